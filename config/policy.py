@@ -1,0 +1,51 @@
+"""How often and how long the tasks try. Every number can be set: ``PROVIDER_UPLOADS_<NAME>``."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from provider_uploads.backoff import Backoff
+
+
+class Policy(BaseSettings):
+    """The tasks' numbers; seconds unless the name says otherwise."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PROVIDER_UPLOADS_", env_ignore_empty=True, frozen=True
+    )
+
+    #: An upload is tried this often before its last error is its end: about six minutes.
+    upload_tries: int = Field(default=10, ge=1)
+    upload_retry_first_s: float = Field(default=1.0, gt=0)
+    upload_retry_max_s: float = Field(default=60.0, gt=0)
+
+    #: A deletion is tried until the provider would have expired the file anyway.
+    delete_retry_first_s: float = Field(default=1.0, gt=0)
+    delete_retry_max_s: float = Field(default=300.0, gt=0)
+
+    #: A lease outlives a stalled Redis call (2 s) several times and still ends before the 30 s
+    #: after which a dead worker's messages come back.
+    lease_s: float = Field(default=20.0, gt=0)
+    #: How long a second delivery stays away from a lease that is held.
+    lease_held_retry_s: float = Field(default=5.0, gt=0)
+
+    #: Between two progress notes of one transfer: four a second look fluid and cost one call each.
+    progress_every_s: float = Field(default=0.25, gt=0)
+
+    #: A message of a newer client comes back for a newer worker this often, for a day.
+    newer_payload_retry_s: float = Field(default=30.0, gt=0)
+    newer_payload_tries: int = Field(default=2880, ge=1)
+
+    @property
+    def upload_retry(self) -> Backoff:
+        """Waits between tries of an upload."""
+        return Backoff(self.upload_retry_first_s, 2.0, self.upload_retry_max_s)
+
+    @property
+    def delete_retry(self) -> Backoff:
+        """Waits between tries of a deletion."""
+        return Backoff(self.delete_retry_first_s, 2.0, self.delete_retry_max_s)
+
+
+policy = Policy()

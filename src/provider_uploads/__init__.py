@@ -1,0 +1,31 @@
+"""Files into the Gemini File API, reliably: enqueue, watch, use."""
+
+from provider_uploads.client import UploadQueue
+from provider_uploads.errors import (
+    PermanentError,
+    ProviderUploadsError,
+    QueueUnavailableError,
+    ResultTimeoutError,
+    SourceError,
+    TransientError,
+    UploadFailedError,
+    UploadInactiveError,
+)
+from provider_uploads.records import Stage, UploadResult, UploadStatus
+
+__all__ = [  # noqa: RUF022 - in reading order
+    "UploadQueue",
+    # what comes back
+    "UploadResult",
+    "UploadStatus",
+    "Stage",
+    # what goes wrong; the whole tree is in provider_uploads.errors
+    "ProviderUploadsError",
+    "TransientError",
+    "PermanentError",
+    "QueueUnavailableError",
+    "ResultTimeoutError",
+    "SourceError",
+    "UploadFailedError",
+    "UploadInactiveError",
+]

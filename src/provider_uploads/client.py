@@ -1,0 +1,257 @@
+"""The web app's side: submit files, ask how they are, fetch results."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Self
+
+from celery import Celery
+from celery.loaders.base import BaseLoader
+from kombu.exceptions import OperationalError
+from kombu.pools import ProducerPool
+from redis.exceptions import RedisError
+
+from provider_uploads import contract
+from provider_uploads.backoff import Backoff
+from provider_uploads.errors import InvalidRequestError, QueueUnavailableError, ResultTimeoutError
+from provider_uploads.ledger import Ledger
+from provider_uploads.records import Stage, UploadRequest, UploadResult, UploadStatus, checked
+from provider_uploads.settings import settings, without_secrets
+from provider_uploads.sources import guess_type, open_source
+
+#: Between two looks at the ledger while waiting for a result: soon at first, then twice a second.
+_ASK_AGAIN = Backoff(0.02, 1.5, 0.5)
+
+
+class UploadQueue:
+    """A queue of uploads in one Redis; thread-safe, made once per process.
+
+    It keeps to itself: it neither reads nor becomes the host application's Celery app, ignores
+    ``CELERY_*`` variables, and needs no ``tasks`` or ``config`` package. Every method raises
+    QueueUnavailableError within 5 s when Redis is down or stalled.
+    """
+
+    def __init__(self, redis_url: str | None = None) -> None:
+        """Use ``redis_url``, or ``PROVIDER_UPLOADS_REDIS_URL``; nothing is connected yet."""
+        self._url = redis_url or settings().redis_url
+        self._timeout_s = settings().redis_timeout_s
+        self._ledger = Ledger(self._url, timeout_s=self._timeout_s)
+        self._app = _private_app()
+        self._lock = threading.Lock()
+        self._producers: ProducerPool | None = None
+        self._pid = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._ledger.close()
+        if self._producers is not None and self._pid == os.getpid():
+            self._producers.connections.force_close_all()
+            self._producers = None
+
+    # -- submitting ----------------------------------------------------------------------------
+
+    def submit(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        display_name: str | None = None,
+        mime_type: str | None = None,
+        timeout_s: float = 120.0,
+        poll_s: float = 2.0,
+        max_poll_s: float | None = 10.0,
+        backoff_factor: float = 1.5,
+        jitter_s: float = 0.2,
+        cleanup_on_timeout: bool = True,
+    ) -> str:
+        """Queue one file and return its ticket.
+
+        ``timeout_s`` runs from the moment the provider has all bytes; looks come after ``poll_s``
+        seconds, then ``backoff_factor`` times later each, at most ``max_poll_s`` apart (None: no
+        cap), ±``jitter_s``. Raises a SourceError or an InvalidRequestError before anything is
+        queued. Each call is an upload of its own, also of the same file.
+        """
+        request = _request(
+            path,
+            display_name,
+            mime_type,
+            {
+                "timeout_s": timeout_s,
+                "poll_s": poll_s,
+                "max_poll_s": max_poll_s,
+                "backoff_factor": backoff_factor,
+                "jitter_s": jitter_s,
+            },
+            cleanup_on_timeout,
+        )
+        self._ledger.open([request])
+        with self._publishing([request.upload_id]) as publish:
+            contract.upload_signature(self._app, request).apply_async(**publish)
+        return request.upload_id
+
+    def submit_many(
+        self,
+        paths: Iterable[str | os.PathLike[str]],
+        *,
+        timeout_s: float = 120.0,
+        poll_s: float = 2.0,
+        max_poll_s: float | None = 10.0,
+        backoff_factor: float = 1.5,
+        jitter_s: float = 0.2,
+        cleanup_on_timeout: bool = True,
+    ) -> list[str]:
+        """Queue many files in one message and return their tickets, in order.
+
+        All paths are checked first: one that is bad raises, and nothing is queued.
+        """
+        patience = {
+            "timeout_s": timeout_s,
+            "poll_s": poll_s,
+            "max_poll_s": max_poll_s,
+            "backoff_factor": backoff_factor,
+            "jitter_s": jitter_s,
+        }
+        requests = [_request(path, None, None, patience, cleanup_on_timeout) for path in paths]
+        if not requests:
+            return []
+        tickets = [request.upload_id for request in requests]
+        self._ledger.open(requests)
+        payloads = [request.model_dump(mode="json") for request in requests]
+        with self._publishing(tickets) as publish:
+            self._app.send_task(
+                contract.INGEST, args=(payloads,), queue=contract.CONTROL_QUEUE, **publish
+            )
+        return tickets
+
+    # -- asking --------------------------------------------------------------------------------
+
+    def status(self, ticket: str) -> UploadStatus:
+        """Return what is known about an upload; raises UnknownTicketError."""
+        return self.statuses([ticket])[0]
+
+    def statuses(self, tickets: Sequence[str]) -> list[UploadStatus]:
+        """Return the statuses of many uploads, in order, in one round trip."""
+        return self._ledger.statuses(tickets)
+
+    def result(self, ticket: str, *, timeout_s: float | None = None) -> UploadResult:
+        """Wait until an upload has ended and return its result.
+
+        Raises what the worker raised, with its data; ResultTimeoutError after ``timeout_s``
+        seconds (None: wait for ever; 0: do not wait), while the upload goes on.
+        """
+        if timeout_s is not None and not timeout_s >= 0:
+            raise InvalidRequestError("timeout_s", repr(timeout_s), "must be zero or more seconds")
+        begun = time.monotonic()
+        asked = 0
+        while True:
+            row = self._ledger.read(ticket)
+            if row.stage is Stage.ACTIVE:
+                return row.result()
+            if row.stage.ended:
+                raise row.failure()
+            waited_s = time.monotonic() - begun
+            if timeout_s is not None and waited_s >= timeout_s:
+                raise ResultTimeoutError(ticket, row.stage.value, round(waited_s, 3))
+            wait_s = _ASK_AGAIN.delay(asked)
+            left_s = wait_s if timeout_s is None else timeout_s - waited_s
+            time.sleep(min(wait_s, left_s))
+            asked += 1
+
+    # -- the way to the broker -----------------------------------------------------------------
+
+    @contextmanager
+    def _publishing(self, tickets: list[str]) -> Iterator[dict[str, Any]]:
+        """Yield what a send needs; on failure take the rows back, as far as Redis still answers."""
+        try:
+            with self._pool().acquire(block=True, timeout=self._timeout_s) as producer:
+                yield {
+                    "producer": producer,
+                    "retry": True,
+                    # Once more for a connection that Redis closed in the meantime.
+                    "retry_policy": {"max_retries": 1, "interval_start": 0, "interval_max": 0},
+                    "add_to_parent": False,
+                }
+        except (OperationalError, RedisError, OSError) as error:
+            # What timed out may have arrived all the same: a worker ignores a withdrawn row.
+            with suppress(QueueUnavailableError):
+                self._ledger.withdrawn(tickets)
+            raise QueueUnavailableError(without_secrets(self._url), type(error).__name__) from error
+
+    def _pool(self) -> ProducerPool:
+        with self._lock:
+            if self._producers is None or self._pid != os.getpid():  # sockets do not survive a fork
+                connection = self._app.connection_for_write(
+                    self._url,
+                    connect_timeout=self._timeout_s,
+                    transport_options={
+                        "global_keyprefix": contract.KEY_PREFIX,
+                        "socket_timeout": self._timeout_s,
+                        "socket_connect_timeout": self._timeout_s,
+                        "max_retries": 1,
+                        "interval_start": 0,
+                        "interval_max": 0,
+                    },
+                )
+                self._producers = ProducerPool(connections=connection.Pool(limit=16), limit=16)
+                self._pid = os.getpid()
+            return self._producers
+
+
+class _NoConfiguration(BaseLoader):
+    """A loader that reads nothing: neither a module nor ``CELERY_CONFIG_MODULE``."""
+
+    def read_configuration(self, env: str = "CELERY_CONFIG_MODULE") -> dict[str, Any]:
+        return {}
+
+
+class _PrivateApp(Celery):
+    """An app without a result backend, whatever ``CELERY_RESULT_BACKEND`` says.
+
+    A backend would subscribe to each result, and can hang a web thread for 19 s and more when
+    Redis is down; our results are in the ledger.
+    """
+
+    backend_cls = "disabled"
+
+
+def _private_app() -> Celery:
+    app = _PrivateApp("provider_uploads.client", loader=_NoConfiguration, set_as_current=False)
+    app.conf.update(task_serializer="json", accept_content=["json"], task_always_eager=False)
+    return app
+
+
+def _request(
+    path: str | os.PathLike[str],
+    display_name: str | None,
+    mime_type: str | None,
+    patience: dict[str, Any],
+    cleanup_on_timeout: bool,
+) -> UploadRequest:
+    # Roots are checked here only where they are set: the worker's, which decide, may differ.
+    roots = settings().readable_roots if settings().roots else None
+    with open_source(path, roots) as source:
+        size_bytes = source.size_bytes
+    absolute = Path(path).absolute()
+    return checked(
+        UploadRequest,
+        {
+            "upload_id": uuid.uuid4().hex,
+            "source": os.fspath(absolute),
+            "display_name": absolute.name if display_name is None else display_name,
+            "mime_type": guess_type(absolute.name) if mime_type is None else mime_type,
+            "size_bytes": size_bytes,
+            "patience": patience,
+            "cleanup_on_timeout": cleanup_on_timeout,
+        },
+    )

@@ -1,0 +1,57 @@
+"""What clients and workers must agree on: names, queues, keys and the payload's version."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.canvas import Signature
+
+    from provider_uploads.records import UploadRequest
+
+#: Raised when a payload gains a field that an older worker would misread.
+PAYLOAD_VERSION: Final = 1
+
+UPLOAD: Final = "provider_uploads.upload"
+POLL: Final = "provider_uploads.poll_until_active"
+DELETE: Final = "provider_uploads.delete_on_timeout"
+INGEST: Final = "provider_uploads.ingest"
+
+#: Work that moves bytes and holds a slot for long.
+TRANSFER_QUEUE: Final = "transfer"
+#: Work that is one short request; it must never wait behind a transfer.
+CONTROL_QUEUE: Final = "control"
+
+#: Before every broker key of ours. Without it, kombu's ``unacked`` keys are shared with every
+#: other Celery application in the same Redis database, and our 30 s visibility timeout would
+#: hand *their* long tasks out a second time.
+KEY_PREFIX: Final = "provider_uploads:"
+
+#: The provider's file names we make: ``files/pu-<32 hex of the upload id>-<generation>``.
+NAME_PREFIX: Final = "pu-"
+
+
+def file_name(upload_id: str, generation: int) -> str:
+    """Return the provider's name for one generation of an upload (at most 40 characters)."""
+    return f"files/{NAME_PREFIX}{upload_id}-{generation}"
+
+
+def upload_signature(app: Celery, request: UploadRequest) -> Signature[Any]:
+    """Return the message that uploads one file, with its clean-up; both sides send this one.
+
+    Its id is the ticket. The errback rides along through retries and through the canvas that
+    waits for ACTIVE, so whichever step fails, the deletion is a message of its own.
+    """
+    upload: Signature[Any] = app.signature(
+        UPLOAD,
+        args=(request.model_dump(mode="json"),),
+        task_id=request.upload_id,
+        queue=TRANSFER_QUEUE,
+        immutable=True,
+    )
+    if request.cleanup_on_timeout:
+        upload.link_error(
+            app.signature(DELETE, args=(request.upload_id,), queue=CONTROL_QUEUE, immutable=True)
+        )
+    return upload

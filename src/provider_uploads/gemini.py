@@ -1,0 +1,111 @@
+"""The provider: google-genai for every call but the bytes, one HTTP client for both."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any, Self
+
+from provider_uploads.errors import FileGoneError, MissingDependencyError
+from provider_uploads.records import ProviderFile
+from provider_uploads.settings import Settings, settings
+
+try:
+    import httpx2
+    from google import genai
+    from google.genai import types
+except ImportError as error:
+    raise MissingDependencyError("google-genai", "google") from error
+
+from provider_uploads.refusals import provider_call
+from provider_uploads.resumable import Sender, read_sha256
+
+#: What results say the provider is.
+PROVIDER = "google"
+
+
+class Gemini:
+    """The Gemini Files service for one API key; thread-safe, one connection pool.
+
+    Make one per process, after any fork. Close it, or use it as a context manager.
+    """
+
+    def __init__(
+        self, api_key: str, *, base_url: str, api_version: str = "v1beta", timeout_s: float = 60.0
+    ) -> None:
+        self._api_key = api_key
+        self._base_url = base_url
+        self._api_version = api_version
+        self._http = httpx2.Client(
+            timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
+        )
+
+    @classmethod
+    def from_settings(cls, given: Settings | None = None) -> Self:
+        """Return a client for the settings' key; raises MissingCredentialsError without one."""
+        given = given or settings()
+        return cls(
+            given.key(),
+            base_url=given.base_url,
+            api_version=given.api_version,
+            timeout_s=given.provider_timeout_s,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    @cached_property
+    def client(self) -> genai.Client:
+        """The SDK's client, on our HTTP client."""
+        options = types.HttpOptions(
+            base_url=self._base_url, api_version=self._api_version, httpx_client=self._http
+        )
+        return genai.Client(api_key=self._api_key, http_options=options, vertexai=False)
+
+    @cached_property
+    def sender(self) -> Sender:
+        """What moves the bytes."""
+        return Sender(
+            self._http,
+            base_url=self._base_url,
+            api_version=self._api_version,
+            api_key=self._api_key,
+        )
+
+    def get(self, name: str) -> ProviderFile:
+        """Look a file up by ``files/…`` name; raises FileGoneError when it is not there."""
+        with provider_call("get", name):
+            return _record(self.client.files.get(name=name))
+
+    def delete(self, name: str) -> bool:
+        """Delete a file by name. Gone is success: returns whether it was still there."""
+        try:
+            with provider_call("delete", name):
+                self.client.files.delete(name=name)
+        except FileGoneError:
+            return False
+        return True
+
+
+def _record(file: types.File) -> ProviderFile:
+    error: dict[str, Any] | None = (
+        file.error.model_dump(mode="json", exclude_none=True) if file.error else None
+    )
+    return ProviderFile(
+        name=file.name or "",
+        uri=file.uri or "",
+        state=file.state.value if file.state else "STATE_UNSPECIFIED",
+        mime_type=file.mime_type or "",
+        size_bytes=file.size_bytes or 0,
+        display_name=file.display_name,
+        sha256=read_sha256(file.sha256_hash),
+        expires_at=file.expiration_time,
+        error=error,
+    )

@@ -1,0 +1,470 @@
+"""An upload's durable record in Redis: its row, its lease and its fences.
+
+The ledger is the truth about an upload; the broker only moves it along. A row is a Redis hash
+under ``provider_uploads:upload:<ticket>``; a lease is a lock beside it. Every write goes through
+one script that stamps times on Redis's clock, renews the row's life, and refuses to touch a row
+that has moved on (a cancelled upload cannot become ACTIVE).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any, Self, cast
+
+import redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from provider_uploads import contract, errors
+from provider_uploads.lease import Lease
+from provider_uploads.records import (
+    KEPT_S,
+    Copy,
+    ProviderFile,
+    Record,
+    Stage,
+    UploadRequest,
+    UploadResult,
+    UploadStatus,
+)
+from provider_uploads.settings import without_secrets
+
+#: A row outlives the provider's file by a day.
+ROW_KEPT_S = KEPT_S + 24 * 3600
+
+# ARGV[1]: {"ttl": s, "from": [stages] or null, "stamp": {field: s from now}, "set": {field: text},
+#           "unset": [fields], "count": [fields to add 1 to]}.
+# Returns Redis's time, or false when the stage is not in "from".
+_WRITE = """
+local order = cjson.decode(ARGV[1])
+if order.from ~= cjson.null then
+  local stage, allowed = redis.call('HGET', KEYS[1], 'stage'), false
+  for _, one in ipairs(order.from) do allowed = allowed or one == stage end
+  if not allowed then return false end
+end
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+for field, offset in pairs(order.stamp) do
+  redis.call('HSET', KEYS[1], field, string.format('%.6f', now + offset))
+end
+for field, value in pairs(order.set) do redis.call('HSET', KEYS[1], field, value) end
+for _, field in ipairs(order.unset) do redis.call('HDEL', KEYS[1], field) end
+for _, field in ipairs(order.count) do redis.call('HINCRBY', KEYS[1], field, 1) end
+redis.call('EXPIRE', KEYS[1], order.ttl)
+return string.format('%.6f', now)
+"""
+
+# ARGV: the attempt's number and its delivery tag. A look belongs to one message: a lower number,
+# or the same number under another tag, is a copy whose living twin goes on.
+_CLAIM_LOOK = """
+local row = redis.call('HMGET', KEYS[1], 'stage', 'look', 'tag')
+local stage, look, tag = row[1], tonumber(row[2] or '-1'), row[3] or ''
+local mine = look == tonumber(ARGV[1]) and tag == ARGV[2]
+local verdict = 'stale'
+if stage == 'PROCESSING' then
+  if mine or tonumber(ARGV[1]) > look then
+    redis.call('HSET', KEYS[1], 'look', ARGV[1], 'tag', ARGV[2])
+    redis.call('HINCRBY', KEYS[1], 'polls', 1)
+    verdict = 'go'
+  end
+elseif mine then
+  verdict = 'answer'
+end
+local time = redis.call('TIME')
+return {verdict, string.format('%.6f', time[1] + time[2] / 1000000), redis.call('HGETALL', KEYS[1])}
+"""
+
+
+_LIVING = (Stage.QUEUED, Stage.UPLOADING, Stage.PROCESSING)
+
+
+class Verdict(StrEnum):
+    """What a delivery of a message may do."""
+
+    GO = "go"
+    #: The work is done and written down, but its publication may be lost: publish it again.
+    ANSWER = "answer"
+    #: A copy whose living twin goes on: end quietly.
+    STALE = "stale"
+
+
+class Row(Record):
+    """An upload as the ledger has it; times are seconds since the epoch on Redis's clock."""
+
+    request: UploadRequest
+    stage: Stage
+    generation: int = 0
+    #: A credential: it never leaves the ledger.
+    session_url: str | None = None
+    sent_bytes: int = 0
+    look: int = -1
+    tag: str | None = None
+    polls: int = 0
+    file: ProviderFile | None = None
+    copy_at_provider: Copy = Copy.NONE
+    error: dict[str, Any] | None = None
+    note: str | None = None
+    stumbles: int = 0
+    queued_at: float = 0.0
+    upload_at: float | None = None
+    processing_at: float | None = None
+    deadline_at: float | None = None
+    ended_at: float | None = None
+
+    @classmethod
+    def of(cls, fields: Mapping[str, str]) -> Self:
+        """Return the row that a Redis hash holds."""
+        values: dict[str, Any] = dict(fields)
+        for field in ("request", "file", "error"):
+            if field in values:
+                values[field] = json.loads(values[field])
+        return cls.model_validate(values)
+
+    def claim_upload(self) -> Verdict:
+        """Say what a delivery of the upload's message may do.
+
+        Until a look is taken, the message that asks for it may never have been published: the
+        stored answer is given again. A fence by stage alone would lose the work of a worker that
+        died between this ledger's write and Celery's publication.
+        """
+        if self.stage in (Stage.QUEUED, Stage.UPLOADING):
+            return Verdict.GO
+        never_looked = self.look < 0 and self.stage is not Stage.CANCELLED
+        return Verdict.ANSWER if never_looked else Verdict.STALE
+
+    @property
+    def names(self) -> list[str]:
+        """The provider's names of all generations so far."""
+        return [
+            contract.file_name(self.request.upload_id, generation)
+            for generation in range(self.generation + 1)
+        ]
+
+    @property
+    def name(self) -> str:
+        """The provider's name for this generation."""
+        return contract.file_name(self.request.upload_id, self.generation)
+
+    def seconds(self, now: float) -> dict[str, float]:
+        """Return the seconds spent in each step, so far or in all."""
+        end = self.ended_at or now
+        bytes_done = self.processing_at or end
+        begun = self.upload_at or end
+        return {
+            "queued_s": _span(self.queued_at, begun),
+            "upload_s": _span(begun, bytes_done),
+            "processing_s": _span(bytes_done, end),
+        }
+
+    def result(self) -> UploadResult:
+        """Return an ACTIVE row's result."""
+        file = cast(ProviderFile, self.file)
+        return UploadResult(
+            ticket=self.request.upload_id,
+            provider="google",
+            id=file.name,
+            uri=file.uri,
+            state=file.state,
+            mime_type=file.mime_type,
+            size_bytes=file.size_bytes,
+            sha256=file.sha256,
+            display_name=self.request.display_name,
+            expires_at=file.expires_at,
+            polls=self.polls,
+            **self.seconds(self.ended_at or 0.0),
+        )
+
+    def failure(self) -> errors.ProviderUploadsError:
+        """Return the error an ended row holds, as the class that was raised."""
+        record = self.error or {"type": "UnexpectedError", "args": [self.stage, "no error stored"]}
+        return errors.from_record(record)
+
+    def status(self, now: float) -> UploadStatus:
+        """Return what a user may see."""
+        request = self.request
+        return UploadStatus(
+            ticket=request.upload_id,
+            stage=self.stage,
+            source=request.source,
+            display_name=request.display_name,
+            mime_type=request.mime_type,
+            size_bytes=request.size_bytes,
+            sent_bytes=self.sent_bytes,
+            polls=self.polls,
+            id=self.file.name if self.file else None,
+            uri=self.file.uri if self.file else None,
+            copy_at_provider=self.copy_at_provider,
+            note=self.note,
+            error=self.error,
+            **self.seconds(now),
+        )
+
+
+class Ledger:
+    """The rows of all uploads in one Redis; thread-safe.
+
+    Every method raises QueueUnavailableError when Redis cannot be reached or does not answer
+    within ``timeout_s``.
+    """
+
+    def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
+        self.server = without_secrets(url)
+        self._redis = redis.Redis.from_url(
+            url,
+            decode_responses=True,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            # Trying again is the caller's decision, and it has a deadline.
+            retry=Retry(NoBackoff(), 0),
+        )
+        self._write = self._redis.register_script(_WRITE)
+        self._claim_look = self._redis.register_script(_CLAIM_LOOK)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._redis.close()
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def read(self, ticket: str) -> Row:
+        """Return one row; raises UnknownTicketError."""
+        with self._reached():
+            fields = self._redis.hgetall(_key(ticket))
+        if not fields:
+            raise errors.UnknownTicketError(ticket)
+        return Row.of(cast("dict[str, str]", fields))
+
+    def statuses(self, tickets: Sequence[str]) -> list[UploadStatus]:
+        """Return the statuses of many uploads in one round trip; raises UnknownTicketError."""
+        with self._reached(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            for ticket in tickets:
+                pipe.hgetall(_key(ticket))
+            (seconds, micros), *rows = pipe.execute()
+        now = seconds + micros / 1e6
+        missing = next((t for t, row in zip(tickets, rows, strict=True) if not row), None)
+        if missing is not None:
+            raise errors.UnknownTicketError(missing)
+        return [Row.of(row).status(now) for row in rows]
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def open(self, requests: Iterable[UploadRequest]) -> None:
+        """Write a QUEUED row for each request, in one round trip."""
+        with self._reached(), self._redis.pipeline(transaction=False) as pipe:
+            for request in requests:
+                order = _order(
+                    stamp={"queued_at": 0},
+                    values={"stage": Stage.QUEUED, "request": request.model_dump_json()},
+                )
+                self._write(keys=[_key(request.upload_id)], args=[order], client=pipe)
+            pipe.execute()
+
+    def uploading(self, row: Row, session_url: str) -> Row | None:
+        """Record an open session; None when the upload has ended meanwhile."""
+        first = {} if row.upload_at else {"upload_at": 0.0}
+        now = self._update(
+            row.request.upload_id,
+            (Stage.QUEUED, Stage.UPLOADING),
+            stamp=first,
+            values={
+                "stage": Stage.UPLOADING,
+                "session_url": session_url,
+                "generation": str(row.generation),
+                "sent_bytes": "0",
+                "copy_at_provider": Copy.PRESENT,
+            },
+            unset=("note",),
+        )
+        return (
+            None
+            if now is None
+            else row.model_copy(
+                update={
+                    "stage": Stage.UPLOADING,
+                    "session_url": session_url,
+                    "upload_at": row.upload_at or now,
+                }
+            )
+        )
+
+    def next_generation(self, row: Row) -> None:
+        """Forget the session and the name: the next attempt sends from the first byte."""
+        self._update(
+            row.request.upload_id,
+            (Stage.UPLOADING,),
+            values={"generation": str(row.generation + 1), "sent_bytes": "0"},
+            unset=("session_url",),
+        )
+
+    def progress(self, ticket: str, sent_bytes: int) -> bool:
+        """Record bytes sent; False when the upload has ended meanwhile."""
+        return bool(
+            self._update(ticket, (Stage.UPLOADING,), values={"sent_bytes": str(sent_bytes)})
+        )
+
+    def note(self, ticket: str, text: str) -> None:
+        """Say what a living upload waits for."""
+        self._update(ticket, _LIVING, values={"note": text})
+
+    def stumbled(self, ticket: str, text: str) -> None:
+        """Count a try that failed, and say what comes next."""
+        self._update(ticket, _LIVING, values={"note": text}, count=("stumbles",))
+
+    def processing(self, row: Row, file: ProviderFile) -> Row | None:
+        """Record that the provider has all bytes; the deadline begins now, on Redis's clock."""
+        now = self._update(
+            row.request.upload_id,
+            (Stage.UPLOADING,),
+            stamp={"processing_at": 0, "deadline_at": row.request.patience.timeout_s},
+            values={"stage": Stage.PROCESSING, **_sent(row, file)},
+            unset=("session_url", "note"),
+        )
+        return (
+            None
+            if now is None
+            else row.model_copy(
+                update={"stage": Stage.PROCESSING, "file": file, "processing_at": now}
+            )
+        )
+
+    def active(self, row: Row, file: ProviderFile) -> Row | None:
+        """Record the good end; None when the upload has ended otherwise meanwhile."""
+        now = self._update(
+            row.request.upload_id,
+            (Stage.UPLOADING, Stage.PROCESSING),
+            stamp={"ended_at": 0} | ({} if row.processing_at else {"processing_at": 0}),
+            values={"stage": Stage.ACTIVE, **_sent(row, file)},
+            unset=("session_url", "note"),
+        )
+        return (
+            None
+            if now is None
+            else row.model_copy(
+                update={
+                    "stage": Stage.ACTIVE,
+                    "file": file,
+                    "processing_at": row.processing_at or now,
+                    "ended_at": now,
+                }
+            )
+        )
+
+    def failed(self, ticket: str, error: errors.ProviderUploadsError) -> None:
+        """Record a bad end: TIMED_OUT for an UploadInactiveError, else FAILED."""
+        timed_out = isinstance(error, errors.UploadInactiveError)
+        self._update(
+            ticket,
+            _LIVING,
+            stamp={"ended_at": 0},
+            values={
+                "stage": Stage.TIMED_OUT if timed_out else Stage.FAILED,
+                "error": json.dumps(error.as_record()),
+            },
+            unset=("note",),
+        )
+
+    def withdrawn(self, tickets: Iterable[str]) -> None:
+        """Record that uploads were never sent: a message that arrives after all is ignored."""
+        for ticket in tickets:
+            self._update(
+                ticket, (Stage.QUEUED,), stamp={"ended_at": 0}, values={"stage": Stage.CANCELLED}
+            )
+
+    def deleted(self, ticket: str) -> None:
+        """Record that nothing is left at the provider."""
+        self._update(
+            ticket, None, values={"copy_at_provider": Copy.DELETED}, unset=("session_url",)
+        )
+
+    # -- who may do what -----------------------------------------------------------------------
+
+    def claim_look(
+        self, ticket: str, attempt: int, delivery_tag: str
+    ) -> tuple[Verdict, float, Row]:
+        """Take the look number ``attempt`` for the message with this tag.
+
+        Returns the verdict, Redis's time in seconds and the row; raises UnknownTicketError.
+        """
+        with self._reached():
+            verdict, now, flat = self._claim_look(keys=[_key(ticket)], args=[attempt, delivery_tag])
+        if not flat:
+            raise errors.UnknownTicketError(ticket)
+        row = Row.of(dict(zip(flat[::2], flat[1::2], strict=True)))
+        return Verdict(verdict), float(now), row
+
+    @contextmanager
+    def lease(self, ticket: str, ttl_s: float) -> Iterator[Lease | None]:
+        """Hold the right to send this upload's bytes; None when another delivery holds it."""
+        lock = self._redis.lock(
+            f"{contract.KEY_PREFIX}lease:{ticket}", timeout=ttl_s, thread_local=False
+        )
+        with self._reached():
+            held = lock.acquire(blocking=False)
+        if not held:
+            yield None
+            return
+        with Lease(lock, ttl_s) as lease:
+            yield lease
+
+    def _update(
+        self,
+        ticket: str,
+        stages: tuple[Stage, ...] | None,
+        *,
+        stamp: Mapping[str, float] | None = None,
+        values: Mapping[str, str] | None = None,
+        unset: tuple[str, ...] = (),
+        count: tuple[str, ...] = (),
+    ) -> float | None:
+        """Write if the row is in one of ``stages``; return Redis's time, or None if it is not."""
+        order = _order(stages, stamp or {}, values or {}, unset, count)
+        with self._reached():
+            now = self._write(keys=[_key(ticket)], args=[order])
+        return None if now is None else float(now)
+
+    @contextmanager
+    def _reached(self) -> Iterator[None]:
+        try:
+            yield
+        except RedisError as error:
+            raise errors.QueueUnavailableError(self.server, type(error).__name__) from error
+
+
+def _key(ticket: str) -> str:
+    return f"{contract.KEY_PREFIX}upload:{ticket}"
+
+
+def _order(
+    stages: tuple[Stage, ...] | None = None,
+    stamp: Mapping[str, float] = {},
+    values: Mapping[str, str] = {},
+    unset: tuple[str, ...] = (),
+    count: tuple[str, ...] = (),
+) -> str:
+    return json.dumps(
+        {
+            "ttl": ROW_KEPT_S,
+            "from": stages,
+            "stamp": stamp,
+            "set": values,
+            "unset": unset,
+            "count": count,
+        }
+    )
+
+
+def _sent(row: Row, file: ProviderFile) -> dict[str, str]:
+    return {
+        "file": file.model_dump_json(),
+        "sent_bytes": str(row.request.size_bytes),
+        "copy_at_provider": Copy.PRESENT,
+    }
+
+
+def _span(begin: float, end: float) -> float:
+    return round(max(end - begin, 0.0), 3)

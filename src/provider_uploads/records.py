@@ -1,0 +1,211 @@
+"""What crosses a border: between client and worker, worker and provider, Redis and both."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from provider_uploads import contract
+from provider_uploads.errors import InvalidRequestError, NewerPayloadError
+
+#: The provider's limits (ai.google.dev/gemini-api/docs/files): 2 GB a file, kept for 48 h,
+#: display names of at most 512 characters.
+MAX_FILE_BYTES = 2 * 1024**3
+KEPT_S = 48 * 3600
+MAX_DISPLAY_NAME = 512
+
+_MIME_TYPE = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]*/[A-Za-z0-9][\w!#$&^.+-]*", re.ASCII)
+
+
+class Record(BaseModel):
+    """A frozen value; unknown fields are refused, changes are copies."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class Stage(StrEnum):
+    """Where an upload is. The last four are ends."""
+
+    QUEUED = "QUEUED"
+    UPLOADING = "UPLOADING"
+    PROCESSING = "PROCESSING"
+    ACTIVE = "ACTIVE"
+    FAILED = "FAILED"
+    TIMED_OUT = "TIMED_OUT"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self in _ENDS
+
+
+_ENDS = frozenset({Stage.ACTIVE, Stage.FAILED, Stage.TIMED_OUT, Stage.CANCELLED})
+
+
+class Copy(StrEnum):
+    """What is left of an upload at the provider."""
+
+    NONE = "none"
+    PRESENT = "present"
+    DELETED = "deleted"
+
+
+def _positive(value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError("must be a positive, finite number of seconds")
+    return value
+
+
+def _not_negative(value: float) -> float:
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError("must be zero or a positive, finite number of seconds")
+    return value
+
+
+def _growing(value: float) -> float:
+    if not (math.isfinite(value) and value >= 1):
+        raise ValueError("must be a finite number of at least 1")
+    return value
+
+
+def _mime_type(value: str) -> str:
+    bare = value.split(";")[0].strip()  # the provider refuses parameters such as charset
+    if not _MIME_TYPE.fullmatch(bare):
+        raise ValueError("is not a MIME type; write it as type/subtype, for example video/mp4")
+    return bare.lower()
+
+
+def _display_name(value: str) -> str:
+    if len(value) > MAX_DISPLAY_NAME:
+        raise ValueError(
+            f"has {len(value)} characters; the provider takes at most {MAX_DISPLAY_NAME}"
+        )
+    if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
+        raise ValueError("is not valid Unicode text; pass a display_name of your own")
+    return value
+
+
+PositiveSeconds = Annotated[float, AfterValidator(_positive)]
+
+
+class Patience(Record):
+    """How long to wait for ACTIVE, and how often to look.
+
+    ``timeout_s`` runs from the moment the provider has all bytes; waiting in the queue and
+    sending do not count. ``max_poll_s=None`` lifts the cap on the time between looks.
+    """
+
+    timeout_s: PositiveSeconds = 120.0
+    poll_s: PositiveSeconds = 2.0
+    max_poll_s: PositiveSeconds | None = 10.0
+    backoff_factor: Annotated[float, AfterValidator(_growing)] = 1.5
+    jitter_s: Annotated[float, AfterValidator(_not_negative)] = 0.2
+
+
+class UploadRequest(Record):
+    """One file to upload: the payload of ``provider_uploads.upload``. It never holds a secret."""
+
+    version: Literal[1] = contract.PAYLOAD_VERSION
+    upload_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    source: Annotated[str, Field(min_length=1)]
+    display_name: Annotated[str, AfterValidator(_display_name)]
+    mime_type: Annotated[str, AfterValidator(_mime_type)]
+    size_bytes: Annotated[int, Field(ge=0)]
+    patience: Patience = Patience()
+    cleanup_on_timeout: bool = True
+
+    @classmethod
+    def read(cls, payload: dict[str, Any]) -> Self:
+        """Return the request in ``payload``.
+
+        Raises NewerPayloadError for a version above ours, InvalidRequestError for anything else
+        that does not fit.
+        """
+        version = payload.get("version")
+        if isinstance(version, int) and version > contract.PAYLOAD_VERSION:
+            raise NewerPayloadError(version, contract.PAYLOAD_VERSION)
+        return checked(cls, payload)
+
+
+class ProviderFile(Record):
+    """A file as the provider describes it; ``sha256`` is lowercase hex, None where not given."""
+
+    name: str
+    uri: str
+    state: str
+    mime_type: str
+    size_bytes: int
+    display_name: str | None = None
+    sha256: str | None = None
+    expires_at: datetime | None = None
+    error: dict[str, Any] | None = None
+
+
+class UploadResult(Record):
+    """An ACTIVE file, ready to be used: pass ``uri`` and ``mime_type`` to ``generate_content``.
+
+    ``id`` is the provider's name (``files/…``), which get and delete take; times are seconds.
+    """
+
+    ticket: str
+    provider: str
+    id: str
+    uri: str
+    state: str
+    mime_type: str
+    size_bytes: int
+    sha256: str | None
+    display_name: str
+    expires_at: datetime | None
+    polls: int
+    queued_s: float
+    upload_s: float
+    processing_s: float
+
+
+class UploadStatus(Record):
+    """What is known about an upload right now.
+
+    ``queued_s``, ``upload_s`` and ``processing_s`` are seconds in each step, so far or in all;
+    ``error`` is ``{"type", "args", "message"}``; ``note`` says what it waits for, if anything.
+    """
+
+    ticket: str
+    stage: Stage
+    source: str
+    display_name: str
+    mime_type: str
+    size_bytes: int
+    sent_bytes: int = 0
+    polls: int = 0
+    queued_s: float = 0.0
+    upload_s: float = 0.0
+    processing_s: float = 0.0
+    id: str | None = None
+    uri: str | None = None
+    copy_at_provider: Copy = Copy.NONE
+    note: str | None = None
+    error: dict[str, Any] | None = None
+
+
+def checked(cls: type[RecordT], values: dict[str, Any]) -> RecordT:
+    """Return ``cls`` of ``values``; its first complaint becomes an InvalidRequestError."""
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        complaint = error.errors()[0]
+        field = ".".join(str(part) for part in complaint["loc"]) or cls.__name__
+        problem = complaint["msg"].removeprefix("Value error, ")
+        value = repr(complaint["input"])
+        raise InvalidRequestError(
+            field, value if len(value) <= 80 else value[:77] + "…", problem
+        ) from None

@@ -1,0 +1,97 @@
+"""The environment, read once.
+
+Every name has the prefix ``PROVIDER_UPLOADS_`` (``PROVIDER_UPLOADS_REDIS_URL`` …); the key is
+also found where the SDK looks for it: ``GEMINI_API_KEY``, then ``GOOGLE_API_KEY``.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from provider_uploads.errors import ConfigurationError, MissingCredentialsError
+
+GEMINI_URL = "https://generativelanguage.googleapis.com"
+
+
+class Settings(BaseSettings):
+    """Where things are, and who we are. Numbers for the tasks stand in ``config/``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="PROVIDER_UPLOADS_", env_ignore_empty=True, frozen=True, populate_by_name=True
+    )
+
+    redis_url: str = "redis://127.0.0.1:6379/0"
+    #: Seconds that one Redis call of a client may take, and as many to connect.
+    redis_timeout_s: float = Field(default=2.0, gt=0)
+
+    api_key: SecretStr | None = Field(
+        default=None,
+        validation_alias=AliasChoices(
+            "PROVIDER_UPLOADS_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"
+        ),
+    )
+    base_url: str = Field(
+        default=GEMINI_URL,
+        validation_alias=AliasChoices("PROVIDER_UPLOADS_BASE_URL", "GOOGLE_GEMINI_BASE_URL"),
+    )
+    #: The SDK's own default is v1; Google documents the Files API under v1beta.
+    api_version: str = "v1beta"
+    #: Seconds without a byte in either direction before a request to the provider is given up.
+    provider_timeout_s: float = Field(default=60.0, gt=0)
+
+    #: Folders whose files may be read, separated like PATH; the working directory by default.
+    roots: Annotated[tuple[Path, ...], NoDecode] = ()
+
+    @field_validator("roots", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(Path(part) for part in value.split(os.pathsep) if part)
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _is_redis(cls, value: str) -> str:
+        if urlsplit(value).scheme not in {"redis", "rediss"}:
+            raise ValueError("must begin with redis:// or rediss://")
+        return value
+
+    @property
+    def readable_roots(self) -> tuple[Path, ...]:
+        """The allowed folders, resolved."""
+        return tuple(root.expanduser().resolve() for root in self.roots or (Path.cwd(),))
+
+    def key(self) -> str:
+        """Return the API key; raises MissingCredentialsError when there is none."""
+        if self.api_key is None or not self.api_key.get_secret_value():
+            raise MissingCredentialsError("gemini")
+        return self.api_key.get_secret_value()
+
+
+@cache
+def settings() -> Settings:
+    """Return this process's settings; raises ConfigurationError naming a variable that is wrong."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        complaint = error.errors()[0]
+        name = "_".join(str(part) for part in complaint["loc"]).upper()
+        name = name if "_UPLOADS_" in name else f"PROVIDER_UPLOADS_{name}"
+        problem = complaint["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{name}: {problem}. Correct it in the environment.") from None
+
+
+def without_secrets(url: str) -> str:
+    """Return ``url`` as it may be shown: no user, no password, no query."""
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    host = f"[{host}]" if ":" in host else host
+    port = f":{parts.port}" if parts.port else ""
+    return f"{parts.scheme}://{host}{port}{parts.path}"

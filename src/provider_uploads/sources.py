@@ -1,0 +1,103 @@
+"""Where bytes come from: what may be read, how large it is, what type it has."""
+
+from __future__ import annotations
+
+import mimetypes
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Self
+
+from provider_uploads.errors import (
+    SourceChangedError,
+    SourceError,
+    SourceKindError,
+    SourceNotAllowedError,
+    SourceNotFoundError,
+    SourceTooLargeError,
+    SourceUnreadableError,
+)
+from provider_uploads.records import MAX_FILE_BYTES
+
+#: For names that say nothing; the provider takes it.
+UNKNOWN_TYPE = "application/octet-stream"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """An open, regular file. Close it, or use it as a context manager."""
+
+    path: str
+    stream: BinaryIO
+    size_bytes: int
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stream.close()
+
+    def unchanged(self, size_bytes: int) -> Self:
+        """Return itself if it still has ``size_bytes``; else raise SourceChangedError."""
+        if self.size_bytes != size_bytes:
+            raise SourceChangedError(self.path, size_bytes, self.size_bytes)
+        return self
+
+
+def open_source(path: str | os.PathLike[str], roots: Sequence[Path] | None = None) -> Source:
+    """Open a regular file for reading.
+
+    ``roots`` are resolved folders; the path must lead into one of them after links are resolved
+    (``None``: anywhere). Raises a SourceError that names what is wrong; never waits on a FIFO.
+    """
+    shown = os.fspath(path)
+    resolved = Path(os.path.realpath(shown))
+    if roots is not None and not any(resolved.is_relative_to(root) for root in roots):
+        raise SourceNotAllowedError(shown, str(resolved), os.pathsep.join(map(str, roots)))
+    try:
+        # Not blocking: opening a FIFO without a writer would wait for ever. Not following: a link
+        # put in place after the check above leads nowhere.
+        descriptor = os.open(resolved, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise SourceNotFoundError(shown) from None
+    except (OSError, ValueError) as error:
+        raise _refused(shown, resolved, error) from None
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise SourceKindError(shown, _kind(found.st_mode))
+        if found.st_size > MAX_FILE_BYTES:
+            raise SourceTooLargeError(shown, found.st_size, MAX_FILE_BYTES)
+        return Source(shown, os.fdopen(descriptor, "rb", buffering=0), found.st_size)
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def guess_type(name: str) -> str:
+    """Return the MIME type that a file name suggests, ``application/octet-stream`` if none."""
+    return mimetypes.guess_type(name, strict=True)[0] or UNKNOWN_TYPE
+
+
+def _refused(shown: str, resolved: Path, error: OSError | ValueError) -> SourceError:
+    """Sockets and some devices cannot even be opened: say what they are, not only that."""
+    try:
+        mode = resolved.stat().st_mode
+    except (OSError, ValueError):
+        mode = stat.S_IFREG
+    if not stat.S_ISREG(mode):
+        return SourceKindError(shown, _kind(mode))
+    return SourceUnreadableError(shown, getattr(error, "strerror", None) or str(error))
+
+
+def _kind(mode: int) -> str:
+    kinds = (
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISFIFO, "a FIFO"),
+        (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a character device"),
+        (stat.S_ISBLK, "a block device"),
+    )
+    return next((name for is_kind, name in kinds if is_kind(mode)), "something else")

@@ -1,0 +1,115 @@
+"""One attempt to bring an upload's bytes to the provider, whatever earlier attempts left there."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+from provider_uploads.errors import (
+    FileGoneError,
+    NameTakenError,
+    ProviderUnavailableError,
+    SessionLostError,
+    VerificationError,
+)
+from provider_uploads.gemini import Gemini
+from provider_uploads.ledger import Ledger, Row
+from provider_uploads.records import ProviderFile
+from provider_uploads.resumable import verify
+from provider_uploads.sources import Source
+
+
+class Interrupted(Exception):  # noqa: N818 - nothing went wrong
+    """The transfer stopped between two blocks, for a reason that is not the provider's."""
+
+
+class _Lease(Protocol):
+    @property
+    def lost(self) -> bool: ...
+
+
+def transfer(
+    ledger: Ledger,
+    gemini: Gemini,
+    row: Row,
+    source: Source,
+    *,
+    lease: _Lease,
+    stopping: Callable[[], bool],
+    progress_every_s: float,
+) -> tuple[Row, ProviderFile]:
+    """Start or resume the session, send what the server lacks, verify; return row and file.
+
+    Raises Interrupted when ``stopping()`` turns true, the lease is lost or the upload has ended;
+    a TransientError where another attempt may succeed (the ledger says how it must begin);
+    a PermanentError otherwise.
+    """
+    session_url, resume = row.session_url, True
+    if session_url is None:
+        request = row.request
+        session_url, resume = (
+            gemini.sender.start(
+                name=row.name,
+                display_name=request.display_name,
+                mime_type=request.mime_type,
+                size_bytes=request.size_bytes,
+            ),
+            False,
+        )
+        moved = ledger.uploading(row, session_url)
+        if moved is None:
+            gemini.sender.cancel(session_url)
+            raise Interrupted("the upload has ended meanwhile")
+        row = moved
+
+    told_at = time.monotonic()
+
+    def watch(sent_bytes: int) -> None:
+        if stopping():
+            raise Interrupted("the worker is stopping")
+        if lease.lost:
+            raise Interrupted("the lease could not be renewed")
+        nonlocal told_at
+        now = time.monotonic()
+        if now - told_at >= progress_every_s:
+            told_at = now
+            if not ledger.progress(row.request.upload_id, sent_bytes):
+                raise Interrupted("the upload has ended meanwhile")
+
+    try:
+        file = gemini.sender.send(
+            session_url, source, name=row.name, resume=resume, on_progress=watch
+        )
+    except (SessionLostError, NameTakenError) as error:
+        # An attempt whose answer was lost may have finished the file: take it, or leave the name.
+        return row, _adopt(ledger, gemini, row, source, error)
+    except VerificationError:
+        _abandon(ledger, gemini, row)
+        raise
+    return row, file
+
+
+def _adopt(
+    ledger: Ledger,
+    gemini: Gemini,
+    row: Row,
+    source: Source,
+    reason: SessionLostError | NameTakenError,
+) -> ProviderFile:
+    try:
+        return verify(gemini.get(row.name), source)
+    except FileGoneError:
+        ledger.next_generation(row)
+        raise reason from None
+    except VerificationError:
+        _abandon(ledger, gemini, row)
+        raise
+
+
+def _abandon(ledger: Ledger, gemini: Gemini, row: Row) -> None:
+    """Delete a damaged copy. One that cannot be deleted now is deleted with its successor."""
+    with suppress(ProviderUnavailableError):
+        gemini.delete(row.name)
+    ledger.next_generation(row)

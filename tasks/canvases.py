@@ -1,0 +1,42 @@
+"""What a user wants, as canvases of tasks.
+
+upload ──▶ ACTIVE at once: the UploadResult
+   └─ replaced, under the same ticket, by wait_until_active
+          poll_until_active ⟲ retry(countdown=backoff) ──▶ the UploadResult
+(on error, whichever step) ──▶ delete_on_timeout
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery.canvas import Signature
+
+from provider_uploads import contract
+from provider_uploads.backoff import Backoff
+from provider_uploads.records import Patience, UploadRequest
+from tasks.celery import app
+
+
+def upload_one(request: UploadRequest) -> Signature[Any]:
+    """Upload one file and wait until it is ACTIVE; clean up if that fails."""
+    return contract.upload_signature(app, request)
+
+
+def wait_until_active(request: UploadRequest) -> Signature[Any]:
+    """Look until the file is ACTIVE; the first look comes after one ``poll_s``.
+
+    The errback of ``upload_one`` is carried over by ``replace``.
+    """
+    return app.signature(
+        contract.POLL,
+        args=(request.upload_id,),
+        immutable=True,
+        queue=contract.CONTROL_QUEUE,
+        countdown=looks(request.patience).delay(0),
+    )
+
+
+def looks(patience: Patience) -> Backoff:
+    """Return the waits between looks."""
+    return Backoff(patience.poll_s, patience.backoff_factor, patience.max_poll_s, patience.jitter_s)

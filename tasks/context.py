@@ -1,0 +1,86 @@
+"""What every task of a worker process shares: its connections, and how a task may end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+from celery.exceptions import Ignore, Reject, Retry
+from celery.signals import after_setup_logger, worker_shutting_down
+from celery.utils.log import get_task_logger
+from kombu.exceptions import OperationalError
+
+from provider_uploads.errors import ProviderUploadsError, QueueUnavailableError, UnexpectedError
+from provider_uploads.gemini import Gemini
+from provider_uploads.ledger import Ledger
+from provider_uploads.settings import settings
+
+log = get_task_logger(__name__)
+
+#: Set when the worker was told to stop: transfers end at their next block.
+stopping = threading.Event()
+
+
+# The first tasks of a worker begin together; its connections are made once all the same.
+_making = threading.RLock()
+
+
+@worker_shutting_down.connect
+def _stop(**_: Any) -> None:
+    stopping.set()
+
+
+@after_setup_logger.connect
+def _keep_urls_out_of_the_log(**_: Any) -> None:
+    """The HTTP client logs every URL, and an upload session's URL is a credential."""
+    for name in ("httpx2", "httpcore2", "httpx", "httpcore"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def ledger() -> Ledger:
+    """Return this process's ledger."""
+    with _making:
+        return _ledger()
+
+
+def gemini() -> Gemini:
+    """Return this process's provider; raises MissingCredentialsError without a key."""
+    with _making:
+        return _gemini()
+
+
+@cache
+def _ledger() -> Ledger:
+    return Ledger(settings().redis_url, timeout_s=settings().redis_timeout_s)
+
+
+@cache
+def _gemini() -> Gemini:
+    return Gemini.from_settings()
+
+
+@contextmanager
+def recorded(ticket: str) -> Iterator[None]:
+    """Write an error into the ledger before Celery learns of it and sends the errbacks.
+
+    Redis out of reach is no end: the message goes back and is delivered again.
+    """
+    try:
+        yield
+    except (Ignore, Reject, Retry):
+        raise
+    except (QueueUnavailableError, OperationalError) as error:
+        log.warning("%s goes back to the queue: %s", ticket, error)
+        raise Reject(error, requeue=True) from error
+    except ProviderUploadsError as error:
+        ledger().failed(ticket, error)
+        raise
+    except Exception as error:  # a fault of ours must not leave an upload that never ends
+        log.exception("%s failed unexpectedly", ticket)
+        unexpected = UnexpectedError(type(error).__name__, str(error))
+        ledger().failed(ticket, unexpected)
+        raise unexpected from error

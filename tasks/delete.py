@@ -1,0 +1,65 @@
+"""``provider_uploads.delete_on_timeout``: nothing of an ended upload stays at the provider."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Reject
+
+from config.policy import policy
+from provider_uploads import contract
+from provider_uploads.errors import (
+    ProviderUploadsError,
+    QueueUnavailableError,
+    TransientError,
+    UnknownTicketError,
+)
+from provider_uploads.ledger import Row
+from provider_uploads.records import KEPT_S, Copy, Stage
+from tasks.celery import app
+from tasks.context import gemini, ledger, log
+from tasks.waiting import come_back
+
+
+@app.task(name=contract.DELETE, bind=True, throws=(ProviderUploadsError,), ignore_result=True)
+def delete_on_timeout(self: Task[Any, Any], upload_id: str) -> None:
+    """Delete what an upload that timed out, failed or was cancelled left; gone is success.
+
+    Tried until the provider would have expired the file anyway. Never touches a living upload or
+    an ACTIVE file.
+    """
+    try:
+        row = ledger().read(upload_id)
+    except UnknownTicketError:
+        log.warning("%s is older than the ledger remembers: nothing deleted", upload_id)
+        return
+    except QueueUnavailableError as error:
+        raise Reject(error, requeue=True) from error
+    if row.stage not in {Stage.FAILED, Stage.TIMED_OUT, Stage.CANCELLED}:
+        log.warning("%s is %s: nothing deleted", upload_id, row.stage)
+        return
+    if row.copy_at_provider is not Copy.PRESENT:
+        return
+    try:
+        _delete(row)
+        ledger().deleted(upload_id)
+    except TransientError as error:
+        if _expired(row):
+            raise
+        log.info("%s not deleted yet: %s", upload_id, error)
+        wait_s = policy.delete_retry.delay(self.request.retries)
+        come_back(self, max(wait_s, error.retry_after_s or 0.0))
+
+
+def _delete(row: Row) -> None:
+    if row.session_url is not None:
+        gemini().sender.cancel(row.session_url)
+    for name in row.names:
+        gemini().delete(name)
+
+
+def _expired(row: Row) -> bool:
+    """Whether the provider no longer keeps anything of this upload."""
+    return time.time() > (row.ended_at or 0.0) + KEPT_S

@@ -1,0 +1,30 @@
+"""``provider_uploads.ingest``: many files in one message, one upload message each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task
+
+from provider_uploads import contract
+from provider_uploads.errors import NewerPayloadError, ProviderUploadsError
+from provider_uploads.records import UploadRequest
+from tasks import canvases
+from tasks.celery import app
+from tasks.waiting import leave_for_newer
+
+
+@app.task(name=contract.INGEST, bind=True, throws=(ProviderUploadsError,), ignore_result=True)
+def ingest(self: Task[Any, Any], payloads: list[dict[str, Any]]) -> None:
+    """Send one upload per payload.
+
+    Killed halfway it is delivered again and sends copies of what it sent; the ledger's fences let
+    one of each work.
+    """
+    try:
+        requests = [UploadRequest.read(payload) for payload in payloads]
+    except NewerPayloadError as error:
+        leave_for_newer(self, [payload["upload_id"] for payload in payloads], error)
+    with app.producer_or_acquire() as producer:
+        for request in requests:
+            canvases.upload_one(request).apply_async(producer=producer)

@@ -1,0 +1,84 @@
+"""``provider_uploads.poll_until_active``: one look per delivery, countdown retries as backoff."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Ignore
+
+from provider_uploads import contract
+from provider_uploads.backoff import SHORTEST_S
+from provider_uploads.errors import (
+    ProviderUploadsError,
+    TransientError,
+    UploadFailedError,
+    UploadInactiveError,
+)
+from provider_uploads.ledger import Row, Verdict
+from provider_uploads.records import ProviderFile, Stage
+from tasks.canvases import looks
+from tasks.celery import app
+from tasks.context import gemini, ledger, recorded
+from tasks.waiting import come_back
+
+
+@app.task(name=contract.POLL, bind=True, throws=(ProviderUploadsError,))
+def poll_until_active(self: Task[Any, Any], upload_id: str) -> dict[str, Any]:
+    """Look once: ACTIVE is the result, FAILED an error, and anything else means another look.
+
+    The deadline is absolute. A look that comes late still counts: ACTIVE wins over the clock.
+    """
+    with recorded(upload_id):
+        tag = str((self.request.properties or {})["delivery_tag"])
+        verdict, now, row = ledger().claim_look(upload_id, self.request.retries, tag)
+        if verdict is Verdict.STALE:
+            raise Ignore
+        if verdict is Verdict.ANSWER:
+            return _settled(row)
+        file, trouble = _look(row)
+        if file is not None and file.state == Stage.ACTIVE:
+            ended = ledger().active(row, file)
+            if ended is None:
+                raise Ignore  # cancelled at the last moment; whoever did that deletes
+            return _settled(ended)
+        if file is not None and file.state == Stage.FAILED:
+            raise UploadFailedError(file.name, file.state, file.error)
+        left_s = (row.deadline_at or 0.0) - now
+        if left_s <= 0:
+            raise _too_late(row, file, trouble)
+        wait_s = looks(row.request.patience).delay(self.request.retries + 1)
+        if trouble is not None:
+            wait_s = max(wait_s, trouble.retry_after_s or 0.0)
+        # The last look falls just behind the deadline, however long the next wait would be.
+        return come_back(self, min(wait_s, left_s + SHORTEST_S))
+
+
+def _look(row: Row) -> tuple[ProviderFile | None, TransientError | None]:
+    """Ask the provider once; trouble on its side is a look that saw nothing."""
+    try:
+        file = gemini().get(row.file.name if row.file else row.name)
+    except TransientError as error:
+        return None, error
+    # What was verified at upload stays; a later answer may leave the hash out.
+    known = row.file.sha256 if row.file else None
+    return file.model_copy(update={"sha256": known or file.sha256}), None
+
+
+def _too_late(
+    row: Row, file: ProviderFile | None, trouble: TransientError | None
+) -> UploadInactiveError:
+    return UploadInactiveError(
+        row.name,
+        file.state if file else Stage.PROCESSING.value,
+        row.request.patience.timeout_s,
+        row.polls,
+        "deleting" if row.request.cleanup_on_timeout else "kept",
+        str(trouble) if trouble else "",
+    )
+
+
+def _settled(row: Row) -> dict[str, Any]:
+    if row.stage is Stage.ACTIVE:
+        return row.result().model_dump(mode="json")
+    raise row.failure()

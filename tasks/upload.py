@@ -1,0 +1,95 @@
+"""``provider_uploads.upload``: a file's bytes to the provider, under the ticket."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task
+from celery.exceptions import Ignore, Reject
+
+from config.policy import policy
+from provider_uploads import contract
+from provider_uploads.errors import (
+    NewerPayloadError,
+    ProviderUploadsError,
+    TransientError,
+    UnknownTicketError,
+    UploadFailedError,
+)
+from provider_uploads.ledger import Row, Verdict
+from provider_uploads.records import Stage, UploadRequest
+from provider_uploads.settings import settings
+from provider_uploads.sources import open_source
+from provider_uploads.transfer import Interrupted, transfer
+from tasks import canvases
+from tasks.celery import app
+from tasks.context import gemini, ledger, log, recorded, stopping
+from tasks.waiting import come_back, leave_for_newer, try_again
+
+
+@app.task(name=contract.UPLOAD, bind=True, throws=(ProviderUploadsError,))
+def upload(self: Task[Any, Any], payload: dict[str, Any]) -> dict[str, Any]:
+    """Send one file; return its UploadResult if it is ACTIVE already, else wait for that.
+
+    However often it is delivered, one provider file results.
+    """
+    with recorded(payload["upload_id"]):
+        try:
+            request = UploadRequest.read(payload)
+        except NewerPayloadError as error:
+            leave_for_newer(self, [payload["upload_id"]], error)
+        with ledger().lease(request.upload_id, policy.lease_s) as lease:
+            if lease is None:
+                come_back(self, policy.lease_held_retry_s)
+            row = _row(request)
+            if row.claim_upload() is Verdict.GO:
+                try:
+                    row = _send(row, lease)
+                except Interrupted as reason:
+                    log.info("%s goes back to the queue: %s", request.upload_id, reason)
+                    raise Reject(reason, requeue=True) from None
+                except TransientError as error:
+                    try_again(self, row, error)
+            elif row.claim_upload() is Verdict.STALE:
+                raise Ignore
+        return _answer(self, row)
+
+
+def _row(request: UploadRequest) -> Row:
+    """Return the upload's row; a message from a client that wrote none gets one now."""
+    try:
+        return ledger().read(request.upload_id)
+    except UnknownTicketError:
+        ledger().open([request])
+        return ledger().read(request.upload_id)
+
+
+def _send(row: Row, lease: Any) -> Row:
+    """Bring the bytes over and write down what the provider says of them."""
+    request = row.request
+    with open_source(request.source, settings().readable_roots) as source:
+        row, file = transfer(
+            ledger(),
+            gemini(),
+            row,
+            source.unchanged(request.size_bytes),
+            lease=lease,
+            stopping=stopping.is_set,
+            progress_every_s=policy.progress_every_s,
+        )
+    if file.state == Stage.FAILED:
+        raise UploadFailedError(file.name, file.state, file.error)
+    record = ledger().active if file.state == Stage.ACTIVE else ledger().processing
+    moved = record(row, file)
+    if moved is None:
+        raise Ignore  # cancelled at the last moment; whoever did that deletes
+    return moved
+
+
+def _answer(task: Task[Any, Any], row: Row) -> dict[str, Any]:
+    """Publish what the ledger says, for the first time or once more."""
+    if row.stage is Stage.ACTIVE:
+        return row.result().model_dump(mode="json")
+    if row.stage is Stage.PROCESSING:
+        raise task.replace(canvases.wait_until_active(row.request))
+    raise row.failure()

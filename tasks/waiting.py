@@ -1,0 +1,45 @@
+"""Coming back later: the waits of the tasks are countdowns, never sleeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from celery import Task
+
+from config.policy import policy
+from provider_uploads.errors import NewerPayloadError, TransientError
+from provider_uploads.ledger import Row
+from tasks.context import ledger
+
+
+def come_back(task: Task[Any, Any], countdown: float) -> NoReturn:
+    """Deliver this message again after ``countdown`` seconds, to any worker."""
+    raise task.retry(countdown=countdown, max_retries=None)
+
+
+def try_again(task: Task[Any, Any], row: Row, error: TransientError) -> NoReturn:
+    """Come back after the backoff, or after what the provider asked for if that is longer.
+
+    The last of ``policy.upload_tries`` raises ``error`` itself.
+    """
+    tries = row.stumbles + 1
+    if tries >= policy.upload_tries:
+        raise error
+    wait_s = max(policy.upload_retry.delay(row.stumbles), error.retry_after_s or 0.0)
+    ledger().stumbled(
+        row.request.upload_id,
+        f"try {tries} of {policy.upload_tries} failed, next in {wait_s:.1f} s: {error}",
+    )
+    come_back(task, wait_s)
+
+
+def leave_for_newer(
+    task: Task[Any, Any], tickets: Sequence[str], error: NewerPayloadError
+) -> NoReturn:
+    """Leave a message that only a newer worker can read; after a day of that, raise ``error``."""
+    if task.request.retries + 1 >= policy.newer_payload_tries:
+        raise error
+    for ticket in tickets:
+        ledger().note(ticket, str(error))
+    come_back(task, policy.newer_payload_retry_s)
