@@ -2,6 +2,7 @@
 
 from kombu import Exchange, Queue
 
+from config.policy import policy
 from provider_uploads import contract
 from provider_uploads.records import KEPT_S
 from provider_uploads.settings import settings
@@ -49,9 +50,9 @@ _transport = {
     # Ours alone: see contract.KEY_PREFIX.
     "global_keyprefix": contract.KEY_PREFIX,
     # "The worker is dead", not "the task is long": living workers renew what they hold
-    # (provider_uploads.keepalive). Swept every 5 s instead of every 100 s.
-    "visibility_timeout": 30,
-    "unacked_restore_interval": 5,
+    # (provider_uploads.keepalive).
+    "visibility_timeout": policy.visibility_timeout_s,
+    "unacked_restore_interval": policy.restore_every_s,
     "unacked_restore_throttle": 1,
     "socket_timeout": 10,
     "socket_connect_timeout": 5,

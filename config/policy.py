@@ -37,6 +37,13 @@ class Policy(BaseSettings):
     newer_payload_retry_s: float = Field(default=30.0, gt=0)
     newer_payload_tries: int = Field(default=2880, ge=1)
 
+    #: A message whose worker has not renewed it for this long is handed out again. Living workers
+    #: renew every third of it, so this means "the worker is dead". All workers must agree: the
+    #: shortest wins.
+    visibility_timeout_s: int = Field(default=30, ge=1)
+    #: How often each worker looks for such messages; Celery's own pace is every 100 s.
+    restore_every_s: int = Field(default=5, ge=1)
+
     @property
     def upload_retry(self) -> Backoff:
         """Waits between tries of an upload."""

@@ -1,0 +1,43 @@
+# Everything runs in .venv; `make demo` on a bare machine needs only Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+FILES ?=
+PROVIDER ?= local
+
+.DEFAULT_GOAL := help
+.PHONY: help install check test demo up up-docker bench clean
+
+help:            ## Show this
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+install: $(VENV)/.installed  ## Make .venv with everything in it
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed; name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	@echo "Installing into $(VENV) (once; about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
+	@touch $@
+
+check: install   ## Style and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: install    ## The whole test suite
+	$(BIN)/pytest
+
+demo: install    ## Watch files become ACTIVE: make demo [FILES="a.pdf b.mp4"] [PROVIDER=gemini]
+	@$(BIN)/provider-uploads demo --provider $(PROVIDER) $(FILES)
+
+up: install      ## The whole stack in the foreground; Ctrl-C stops it
+	@$(BIN)/provider-uploads up --flower
+
+bench: install   ## Speed, as ratios against peers in the same run
+	$(BIN)/python -m benchmarks
+
+clean:           ## Remove .venv and caches
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

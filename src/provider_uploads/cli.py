@@ -1,0 +1,387 @@
+"""``provider-uploads``: upload, status, demo, up, emulator.
+
+Exit codes: 0 all is well; 1 an upload ended without an ACTIVE file; 2 wrong usage, input or
+set-up; 3 Redis or the provider cannot be reached; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.markup import escape
+
+from provider_uploads import display
+from provider_uploads.client import UploadQueue
+from provider_uploads.errors import (
+    InvalidRequestError,
+    MissingDependencyError,
+    ProviderUploadsError,
+    TransientError,
+)
+from provider_uploads.records import Stage, UploadStatus
+from provider_uploads.samples import make_samples
+from provider_uploads.stack import Provider, Stack, StackOptions
+
+FAILED, USAGE, UNAVAILABLE, INTERRUPTED = 1, 2, 3, 130
+
+_out = Console(highlight=False)
+_err = Console(stderr=True, highlight=False)
+
+
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 all is well; 1 an upload ended without an ACTIVE file; 2 wrong usage, "
+    "input or set-up; 3 Redis or the provider cannot be reached; 130 interrupted.",
+)
+@click.version_option(package_name="provider-uploads")
+def cli() -> None:
+    """Get files into the Gemini File API, and know that they are ACTIVE."""
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--wait", is_flag=True, help="Show progress until every file has ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file, a line each.")
+@click.option("--display-name", help="Name to show at the provider (one file only).")
+@click.option("--mime-type", help="As type/subtype; guessed from the name by default.")
+@click.option(
+    "--timeout-s",
+    type=float,
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait for ACTIVE once the provider has all bytes.",
+)
+@click.option(
+    "--poll-s", type=float, default=2.0, show_default=True, help="Seconds before the first look."
+)
+@click.option(
+    "--max-poll-s",
+    type=float,
+    default=10.0,
+    show_default=True,
+    help="Most seconds between two looks.",
+)
+@click.option(
+    "--backoff-factor",
+    type=float,
+    default=1.5,
+    show_default=True,
+    help="How much later each next look comes.",
+)
+@click.option(
+    "--jitter-s",
+    type=float,
+    default=0.2,
+    show_default=True,
+    help="Spread of each wait, in seconds either way.",
+)
+@click.option(
+    "--keep-on-timeout", is_flag=True, help="Leave a file that timed out or failed at the provider."
+)
+def upload(
+    paths: tuple[Path, ...],
+    wait: bool,
+    as_json: bool,
+    display_name: str | None,
+    mime_type: str | None,
+    keep_on_timeout: bool,
+    **patience: float,
+) -> None:
+    """Queue files and print their tickets; with --wait, follow them to ACTIVE."""
+    if display_name is not None and len(paths) > 1:
+        raise InvalidRequestError("display_name", repr(display_name), "names one file, not many")
+    with UploadQueue() as queue:
+        cleanup = not keep_on_timeout
+        if len(paths) == 1 or mime_type is not None:
+            tickets = _submit_each(queue, paths, display_name, mime_type, cleanup, patience)
+        else:
+            tickets = queue.submit_many(paths, cleanup_on_timeout=cleanup, **patience)
+        if not wait:
+            _print_tickets(queue.statuses(tickets), as_json)
+            return
+        with _interruptible(tickets):
+            _follow(queue, tickets, as_json)
+
+
+def _submit_each(
+    queue: UploadQueue,
+    paths: Sequence[Path],
+    display_name: str | None,
+    mime_type: str | None,
+    cleanup: bool,
+    patience: dict[str, float],
+) -> list[str]:
+    return [
+        queue.submit(
+            path,
+            display_name=display_name,
+            mime_type=mime_type,
+            cleanup_on_timeout=cleanup,
+            **patience,
+        )
+        for path in paths
+    ]
+
+
+@cli.command()
+@click.argument("tickets", nargs=-1, required=True, metavar="TICKET...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file, a line each.")
+def status(tickets: tuple[str, ...], as_json: bool) -> None:
+    """Show where uploads are."""
+    with UploadQueue() as queue:
+        statuses = queue.statuses(tickets)
+    _print_statuses(statuses, as_json)
+    _exit_for(statuses)
+
+
+@cli.command()
+@click.argument("files", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--provider",
+    type=click.Choice(["local", "gemini"]),
+    default="local",
+    show_default=True,
+    help="The local Gemini, or the real one with GEMINI_API_KEY.",
+)
+def demo(files: tuple[Path, ...], provider: Provider) -> None:
+    """Run everything on this machine for a minute and watch files become ACTIVE."""
+    with tempfile.TemporaryDirectory(prefix="provider-uploads-demo-") as folder, _ctrl_c():
+        paths = list(files) or make_samples(Path(folder), video=provider == "local")
+        options = StackOptions(
+            provider=provider,
+            redis_port=0,
+            processing_s=3.0,
+            bandwidth_mib_s=4.0 if provider == "local" else 0.0,
+            roots=tuple(dict.fromkeys(Path(os.path.realpath(path)).parent for path in paths)),
+        )
+        with ExitStack() as running:
+            with _starting("Starting Redis, the provider and two workers"):
+                stack = running.enter_context(Stack(options, events=_event))
+            queue = running.enter_context(UploadQueue(stack.redis_url))
+            _out.print(f"Redis {stack.redis_url}   provider {stack.base_url}", style="dim")
+            _follow(queue, queue.submit_many(paths, timeout_s=60, poll_s=1), as_json=False)
+
+
+@cli.command()
+@click.option(
+    "--provider",
+    type=click.Choice(["local", "gemini"]),
+    default="local",
+    show_default=True,
+    help="The local Gemini, or the real one with GEMINI_API_KEY.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Transfer workers, beside one control worker.",
+)
+@click.option("--redis-url", help="Use this Redis instead of starting one.")
+@click.option(
+    "--redis-port",
+    type=click.IntRange(0, 65535),
+    default=6379,
+    show_default=True,
+    help="Port for our own Redis; 0 is any free one.",
+)
+@click.option(
+    "--gemini-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Port for the local Gemini.  [default: any free one]",
+)
+@click.option(
+    "--processing-s",
+    type=float,
+    default=2.0,
+    show_default=True,
+    help="How long the local Gemini keeps videos and PDFs in PROCESSING.",
+)
+@click.option("--flower/--no-flower", default=False, help="Run Flower too, behind a login.")
+@click.option("--flower-port", type=click.IntRange(0, 65535), default=5555, show_default=True)
+@click.option(
+    "--root",
+    "roots",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True),
+    help="A folder that workers may read; repeatable.  [default: this one]",
+)
+@click.option(
+    "--data",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Keep Redis's data in this folder.  [default: gone at the end]",
+)
+def up(**options: Any) -> None:
+    """Run the whole stack on this machine, in the foreground; Ctrl-C stops all of it."""
+    options["roots"] = tuple(Path(os.path.realpath(root)) for root in options["roots"])
+    stack = Stack(StackOptions(**options), lines=_line, events=_event)
+    stopped = threading.Event()
+    with _ctrl_c():
+        try:
+            with stack:
+                _out.print("[bold green]ready[/]  In another terminal:")
+                _say(f"  export PROVIDER_UPLOADS_REDIS_URL={stack.redis_url}")
+                _say("  provider-uploads upload --wait FILE...")
+                if stack.flower_url:
+                    user, _, password = (stack.flower_auth or "").partition(":")
+                    _say(f"Flower: {stack.flower_url}  user {user}  password {password}")
+                _say("Ctrl-C stops everything.")
+                stopped.wait()
+        except KeyboardInterrupt:
+            _say("Stopped.")
+            sys.exit(INTERRUPTED)
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8123,
+    show_default=True,
+    help="0 is any free one.",
+)
+@click.option(
+    "--processing-s",
+    type=float,
+    default=2.0,
+    show_default=True,
+    help="How long videos and PDFs stay in PROCESSING.",
+)
+@click.option(
+    "--latency-ms", type=float, default=0.0, show_default=True, help="Added to each request."
+)
+@click.option(
+    "--bandwidth-mib-s",
+    type=float,
+    default=0.0,
+    show_default=True,
+    help="What one upload may bring a second; 0 is no limit.",
+)
+@click.option(
+    "--api-key", "api_keys", multiple=True, help="A key to accept; repeatable.  [default: any]"
+)
+def emulator(host: str, port: int, api_keys: tuple[str, ...], **options: float) -> None:
+    """Run the local Gemini: the Files API over HTTP, for tests and first steps."""
+    try:
+        from provider_uploads.emulator import EmulatorConfig, EmulatorError, serve
+    except ImportError as error:
+        raise MissingDependencyError(error.name or "starlette", "emulator") from None
+    try:
+        config = EmulatorConfig(api_keys=frozenset(api_keys), **options)  # type: ignore[arg-type]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    try:
+        serve(config, host, port, announce=_say)
+    except EmulatorError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; the user's mistakes are sentences, never tracebacks."""
+    try:
+        code = cli.main(args=arguments, prog_name="provider-uploads", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        code = USAGE
+    except (click.Abort, KeyboardInterrupt):
+        code = INTERRUPTED
+    except ProviderUploadsError as error:
+        _err.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
+        code = UNAVAILABLE if isinstance(error, TransientError) else USAGE
+    sys.exit(code or 0)
+
+
+def _follow(queue: UploadQueue, tickets: Sequence[str], as_json: bool) -> None:
+    # With --json, progress goes where it does not mix with the answer.
+    console = _err if as_json else _out
+    statuses = display.follow(console, lambda: queue.statuses(tickets))
+    _print_statuses(statuses, as_json)
+    _exit_for(statuses)
+
+
+def _print_tickets(statuses: Sequence[UploadStatus], as_json: bool) -> None:
+    if as_json:
+        _print_statuses(statuses, as_json)
+        return
+    for status in statuses:
+        _say(f"{status.ticket}  {status.source}")
+
+
+def _print_statuses(statuses: Sequence[UploadStatus], as_json: bool) -> None:
+    if as_json:
+        for status in statuses:
+            click.echo(status.model_dump_json())
+        return
+    _out.print(display.summary(statuses))
+    for problem in display.problems(statuses):
+        _err.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
+
+
+def _exit_for(statuses: Sequence[UploadStatus]) -> None:
+    if any(status.stage.ended and status.stage is not Stage.ACTIVE for status in statuses):
+        sys.exit(FAILED)
+
+
+@contextmanager
+def _interruptible(tickets: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        some = " ".join(tickets[:3]) + (" ..." if len(tickets) > 3 else "")
+        _err.print(
+            f"Not waiting any more; the uploads go on: provider-uploads status {some}",
+            soft_wrap=True,
+        )
+        sys.exit(INTERRUPTED)
+
+
+@contextmanager
+def _ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and a closed terminal end the stack just as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = {
+        number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _starting(text: str) -> Iterator[None]:
+    if _out.is_terminal:
+        with _out.status(text):
+            yield
+    else:
+        _say(text)
+        yield
+
+
+def _line(service: str, text: str) -> None:
+    _out.print(f"[dim]{service:>13}[/] {escape(text)}", soft_wrap=True)
+
+
+def _event(text: str) -> None:
+    _err.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
+
+
+def _say(text: str) -> None:
+    _out.print(escape(text), soft_wrap=True)

@@ -1,0 +1,148 @@
+"""Uploads on a terminal: moving while they travel, a table at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.filesize import decimal
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from provider_uploads.records import Stage, UploadStatus
+
+#: Between two looks at the ledger: one round trip for all files.
+_REFRESH_S = 0.1
+#: More rows than this scroll away; the counts below them stay.
+_MOST_ROWS = 20
+
+_STYLES = {
+    Stage.QUEUED: "dim",
+    Stage.UPLOADING: "cyan",
+    Stage.PROCESSING: "yellow",
+    Stage.ACTIVE: "green",
+    Stage.FAILED: "bold red",
+    Stage.TIMED_OUT: "bold red",
+    Stage.CANCELLED: "magenta",
+}
+#: What moves comes first where not all rows fit.
+_INTEREST = (Stage.UPLOADING, Stage.PROCESSING, Stage.FAILED, Stage.TIMED_OUT, Stage.QUEUED)
+
+
+def follow(console: Console, ask: Callable[[], list[UploadStatus]]) -> list[UploadStatus]:
+    """Show uploads until all have ended; return their last statuses.
+
+    On a terminal rows move in place; elsewhere each change of stage is a line.
+    """
+    statuses = ask()
+    if not console.is_terminal:
+        return _follow_in_lines(console, ask)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        while True:
+            live.update(_moving(statuses), refresh=True)
+            if all(status.stage.ended for status in statuses):
+                return statuses
+            time.sleep(_REFRESH_S)
+            statuses = ask()
+
+
+def _follow_in_lines(console: Console, ask: Callable[[], list[UploadStatus]]) -> list[UploadStatus]:
+    seen: dict[str, Stage] = {}
+    while True:
+        statuses = ask()
+        for status in statuses:
+            if seen.get(status.ticket) is not status.stage:
+                seen[status.ticket] = status.stage
+                console.print(f"{escape(status.display_name)}: {status.stage}", soft_wrap=True)
+        if all(status.stage.ended for status in statuses):
+            return statuses
+        time.sleep(_REFRESH_S)
+
+
+def _moving(statuses: Sequence[UploadStatus]) -> RenderableType:
+    table = Table.grid(padding=(0, 2), expand=False)
+    table.add_column(max_width=32, no_wrap=True, overflow="ellipsis")
+    table.add_column(min_width=10)
+    table.add_column(width=24)
+    table.add_column(justify="right")
+    table.add_column(justify="right")
+    shown = list(statuses)
+    if len(shown) > _MOST_ROWS:
+        rank = {stage: number for number, stage in enumerate(_INTEREST)}
+        shown = sorted(shown, key=lambda s: rank.get(s.stage, len(rank)))[:_MOST_ROWS]
+    for status in shown:
+        table.add_row(
+            escape(status.display_name),
+            Text(status.stage, style=_STYLES[status.stage]),
+            _bar(status),
+            f"{decimal(status.sent_bytes)} of {decimal(status.size_bytes)}",
+            _elapsed(status),
+        )
+    counts = Counter(status.stage for status in statuses)
+    line = "  ".join(f"{counts[stage]} {stage}" for stage in Stage if counts[stage])
+    notes = [
+        Text(f"{status.display_name}: {status.note}", style="yellow", overflow="fold")
+        for status in shown
+        if status.note
+    ]
+    return Group(table, *notes[:5], Text(line, style="dim"))
+
+
+def _bar(status: UploadStatus) -> RenderableType:
+    if status.stage is Stage.PROCESSING:
+        return ProgressBar(total=None, pulse=True, width=24)
+    total = max(status.size_bytes, 1)
+    full = status.size_bytes == 0 and status.stage is Stage.ACTIVE
+    return ProgressBar(total=total, completed=total if full else status.sent_bytes, width=24)
+
+
+def _elapsed(status: UploadStatus) -> str:
+    if status.stage is Stage.PROCESSING:
+        return f"{status.processing_s:.1f} s, {_looks(status.polls)}"
+    return f"{status.queued_s + status.upload_s + status.processing_s:.1f} s"
+
+
+def _looks(polls: int) -> str:
+    return f"{polls} look" if polls == 1 else f"{polls} looks"
+
+
+def summary(statuses: Sequence[UploadStatus]) -> Table:
+    """Return the closing table: name, state, URI, size, type, seconds per step, polls."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    table.add_column("File", overflow="fold", min_width=8)
+    table.add_column("State", no_wrap=True)
+    table.add_column("Size", justify="right", no_wrap=True)
+    table.add_column("MIME type", overflow="fold", min_width=9)
+    table.add_column("Queued", justify="right", no_wrap=True)
+    table.add_column("Upload", justify="right", no_wrap=True)
+    table.add_column("Processing", justify="right", no_wrap=True)
+    table.add_column("Polls", justify="right", no_wrap=True)
+    table.add_column("URI", overflow="fold", min_width=20)
+    for status in statuses:
+        table.add_row(
+            escape(status.display_name),
+            Text(status.stage, style=_STYLES[status.stage]),
+            decimal(status.size_bytes),
+            status.mime_type,
+            f"{status.queued_s:.2f} s",
+            f"{status.upload_s:.2f} s",
+            f"{status.processing_s:.2f} s",
+            str(status.polls),
+            status.uri or "-",
+        )
+    return table
+
+
+def problems(statuses: Sequence[UploadStatus]) -> list[str]:
+    """Return a sentence for each upload that ended without an ACTIVE file."""
+    return [
+        f"{status.display_name}: {(status.error or {}).get('message') or status.stage}"
+        for status in statuses
+        if status.stage.ended and status.stage is not Stage.ACTIVE
+    ]

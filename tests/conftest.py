@@ -1,0 +1,212 @@
+"""Fixtures for all tests: a clean environment, a real Redis, a local Gemini, real workers."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from pytest_celery import (
+    CeleryBackendCluster,
+    CeleryBrokerCluster,
+    CeleryTestSetup,
+    RedisTestBackend,
+    RedisTestBroker,
+)
+
+from provider_uploads import UploadQueue, contract
+from provider_uploads.emulator import EmulatorConfig, LocalGemini
+from provider_uploads.ledger import Ledger
+from provider_uploads.settings import settings
+from tests.nodes import RedisProcess, WorkerProcess
+
+KEY = "a-key-only-tests-know"
+
+# A developer's own keys and settings must neither help a test nor be seen by one.
+for name in list(os.environ):
+    if name.startswith(("PROVIDER_UPLOADS_", "CELERY_", "GEMINI_", "GOOGLE_", "FLOWER_")):
+        del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings() -> Iterator[None]:
+    """Settings are read once a process; each test is a new reader."""
+    settings.cache_clear()
+    yield
+    settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisProcess]:
+    """One Redis for all tests that neither stop nor stall it."""
+    node = RedisProcess.spawn(tmp_path_factory.mktemp("redis"))
+    node.ready()
+    yield node
+    node.teardown()
+
+
+@pytest.fixture
+def redis_url(shared_redis: RedisProcess) -> str:
+    """The shared Redis, emptied."""
+    with shared_redis.client as client:
+        client.flushall()
+    return shared_redis.url
+
+
+@pytest.fixture
+def ledger(redis_url: str) -> Iterator[Ledger]:
+    made = Ledger(redis_url)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def gemini_config() -> EmulatorConfig:
+    """How the local Gemini behaves; classes override it."""
+    return EmulatorConfig(processing_s=0.3, api_keys=frozenset({KEY}))
+
+
+@pytest.fixture
+def gemini(gemini_config: EmulatorConfig) -> Iterator[LocalGemini]:
+    with LocalGemini(gemini_config) as running:
+        yield running
+
+
+@pytest.fixture
+def make_file(tmp_path: Path) -> Callable[..., Path]:
+    """Make a file of seeded random bytes in a folder that workers may read."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+
+    def make(name: str = "clip.mp4", size_bytes: int = 1000) -> Path:
+        path = folder / name
+        path.write_bytes(random.Random(name).randbytes(size_bytes))
+        return path
+
+    return make
+
+
+# -- pytest-celery: its setup, on processes --------------------------------------------------------
+
+
+@pytest.fixture
+def default_redis_broker(tmp_path: Path) -> Iterator[RedisProcess]:
+    node = RedisProcess.spawn(tmp_path)
+    node.ready()
+    yield node
+    node.teardown()
+
+
+@pytest.fixture
+def default_redis_backend(default_redis_broker: RedisProcess) -> RedisProcess:
+    return default_redis_broker  # one server for both, as in production
+
+
+@pytest.fixture
+def celery_broker_cluster(celery_redis_broker: RedisTestBroker) -> Iterator[CeleryBrokerCluster]:
+    cluster = CeleryBrokerCluster(celery_redis_broker)
+    yield cluster
+    cluster.teardown()
+
+
+@pytest.fixture
+def celery_backend_cluster(
+    celery_redis_backend: RedisTestBackend,
+) -> Iterator[CeleryBackendCluster]:
+    cluster = CeleryBackendCluster(celery_redis_backend)
+    yield cluster
+    cluster.teardown()
+
+
+@pytest.fixture
+def default_worker_container_cls() -> type[WorkerProcess]:
+    return WorkerProcess
+
+
+@pytest.fixture
+def policy() -> dict[str, str]:
+    """Numbers of config/policy.py for this test's workers; classes override it."""
+    return {}
+
+
+@pytest.fixture
+def default_worker_env(
+    default_redis_broker: RedisProcess,
+    gemini: LocalGemini,
+    tmp_path: Path,
+    policy: dict[str, str],
+) -> dict[str, str]:
+    return {
+        "PROVIDER_UPLOADS_REDIS_URL": default_redis_broker.url,
+        "PROVIDER_UPLOADS_BASE_URL": gemini.url,
+        "GEMINI_API_KEY": KEY,
+        "PROVIDER_UPLOADS_ROOTS": str(tmp_path / "files"),
+        "PROVIDER_UPLOADS_UPLOAD_RETRY_FIRST_S": "0.05",
+        "PROVIDER_UPLOADS_DELETE_RETRY_FIRST_S": "0.05",
+        **policy,
+    }
+
+
+@pytest.fixture
+def default_worker_container(
+    tmp_path: Path, default_worker_command: list[str], default_worker_env: dict[str, str]
+) -> Iterator[WorkerProcess]:
+    node = WorkerProcess.spawn(tmp_path, default_worker_command, default_worker_env)
+    node.ready()
+    yield node
+    node.teardown()
+
+
+@pytest.fixture
+def default_worker_app(default_redis_broker: RedisProcess) -> Celery:
+    """An app for a test's own questions: it knows the broker, not the tasks."""
+    app = Celery(
+        "tests",
+        broker=default_redis_broker.url,
+        backend=default_redis_broker.url,
+        set_as_current=False,
+    )
+    app.conf.broker_transport_options = {"global_keyprefix": contract.KEY_PREFIX}
+    return app
+
+
+@pytest.fixture
+def celery_setup_app(default_worker_app: Celery) -> Celery:
+    return default_worker_app
+
+
+@pytest.fixture
+def more_workers(
+    tmp_path: Path, default_worker_env: dict[str, str]
+) -> Iterator[Callable[..., WorkerProcess]]:
+    """Start further workers: ``more_workers("-Q", "control", PROVIDER_UPLOADS_…="…")``."""
+    nodes: list[WorkerProcess] = []
+
+    def start(*arguments: str, **env: str) -> WorkerProcess:
+        command = WorkerProcess.command(*arguments)
+        nodes.append(WorkerProcess.spawn(tmp_path, command, {**default_worker_env, **env}))
+        nodes[-1].ready()
+        return nodes[-1]
+
+    yield start
+    for node in nodes:
+        node.teardown()
+
+
+@pytest.fixture
+def queue(
+    celery_setup: CeleryTestSetup, default_redis_broker: RedisProcess
+) -> Iterator[UploadQueue]:
+    """A client of the running setup."""
+    with UploadQueue(default_redis_broker.url) as made:
+        yield made
+
+
+@pytest.fixture
+def quick() -> dict[str, Any]:
+    """Patience for tests: looks close together, no jitter."""
+    return {"timeout_s": 15, "poll_s": 0.05, "max_poll_s": 0.2, "jitter_s": 0}
