@@ -1,0 +1,189 @@
+"""One HTTP request on its way through the service: its body, its faults, its answer."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from provider_uploads.emulator.engine import Engine
+from provider_uploads.emulator.errors import (
+    ApiError,
+    ClientGoneError,
+    HangUpError,
+    bad_key,
+    internal,
+    invalid_argument,
+    no_key,
+)
+from provider_uploads.emulator.faults import Fault, FaultKind
+from provider_uploads.emulator.files import StoredFile
+from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.sessions import HangUp
+
+# The connection's way to be closed with a TCP reset, put into the ASGI state by server.py.
+HANG_UP = "hang_up"
+
+_MAX_JSON_BYTES = 1024 * 1024
+
+RawHeaders = Sequence[tuple[bytes, bytes]]
+
+
+def json_reply(content: Any, http_status: int = 200, headers: RawHeaders = ()) -> Response:
+    """A JSON answer; ``headers`` go on the wire as they are spelled."""
+    reply = Response(
+        json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(),
+        http_status,
+        media_type="application/json; charset=UTF-8",
+    )
+    reply.raw_headers.extend(headers)
+    return reply
+
+
+def error_reply(error: ApiError) -> Response:
+    """The answer for a refusal."""
+    if error.error is None:
+        reply = Response(b"", error.http_status)
+    else:
+        reply = json_reply({"error": error.error}, error.http_status)
+    if error.upload_status is not None:
+        reply.raw_headers.append((b"X-Goog-Upload-Status", error.upload_status.encode()))
+    if error.received_bytes is not None:
+        reply.raw_headers.append(
+            (b"X-Goog-Upload-Size-Received", str(error.received_bytes).encode())
+        )
+    return reply
+
+
+class Call:
+    """A request for one operation."""
+
+    def __init__(self, engine: Engine, request: Request, operation: Operation) -> None:
+        self.engine = engine
+        self.request = request
+        self.operation = operation
+        self._body_ended = False
+
+    @property
+    def base_url(self) -> str:
+        """``scheme://host`` as the client, or the proxy in front of us, sees it."""
+        headers = self.request.headers
+        scheme = headers.get("x-forwarded-proto", self.request.url.scheme)
+        host = headers.get("host") or self.request.url.netloc
+        return f"{scheme.split(',')[0].strip()}://{host}"
+
+    @property
+    def hang_up(self) -> HangUp | None:
+        """Closes the connection with a TCP reset; None under a server that is not ours."""
+        state: dict[str, Any] = self.request.scope.get("state", {})
+        return state.get(HANG_UP)
+
+    def owner(self) -> str:
+        """The API key, which stands for its project; 403 without one, 400 if it is not known."""
+        key = self.request.headers.get("x-goog-api-key") or self.request.query_params.get("key")
+        if not key:
+            raise no_key()
+        accepted = self.engine.config.api_keys
+        if accepted and key not in accepted:
+            raise bad_key()
+        return key
+
+    def meet_faults(self, labels: Sequence[str] = ()) -> Fault | None:
+        """Let strike what was ordered; returned is a reset that has to wait for some bytes."""
+        fault = self.engine.faults.at_request(self.operation, labels)
+        if fault is None:
+            return None
+        error = fault.error
+        if error is not None:
+            raise error
+        if fault.kind is FaultKind.RESET and not fault.after_bytes:
+            raise HangUpError
+        return fault
+
+    async def blocks(self) -> AsyncIterator[bytes]:
+        """The body as it arrives; ClientGoneError if it ends too early."""
+        while not self._body_ended:
+            message = await self.request.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            block: bytes = message.get("body", b"")
+            self._body_ended = not message.get("more_body", False)
+            if self.operation is Operation.UPLOAD:
+                self.engine.counters.received_bytes += len(block)
+            if block:
+                yield block
+
+    async def json(self) -> Any:
+        """The body as JSON, ``{}`` if there is none; 400 if it is not JSON."""
+        body = b""
+        async for block in self.blocks():
+            body += block
+            if len(body) > _MAX_JSON_BYTES:
+                raise invalid_argument("The JSON body is too large.")
+        try:
+            return json.loads(body) if body.strip() else {}
+        except ValueError:
+            raise invalid_argument("Invalid JSON payload received.") from None
+
+    async def drain(self) -> int:
+        """Take what is left of the body, returned is how much that was.
+
+        A client that still sends would not read the answer.
+        """
+        taken_bytes = 0
+        async for block in self.blocks():
+            taken_bytes += len(block)
+            if taken_bytes > self.engine.config.max_file_bytes:
+                break
+        return taken_bytes
+
+    def resource(self, file: StoredFile) -> dict[str, Any]:
+        """The File resource with a uri this client can fetch."""
+        engine = self.engine
+        return file.resource(engine.clock(), self.base_url, engine.config.sha256_encoding)
+
+
+Handler = Callable[[Call], Awaitable[Response]]
+
+
+async def answer(
+    engine: Engine, request: Request, operation: Operation, handler: Handler
+) -> Response:
+    """Handle one request: count it, add the latency, turn refusals into answers."""
+    call = Call(engine, request, operation)
+    engine.counters.requests[operation] += 1
+    try:
+        try:
+            reply = await handler(call)
+        except ApiError as error:
+            await call.drain()
+            reply = error_reply(error)
+    except ClientGoneError:
+        engine.counters.answers[operation]["disconnected"] += 1
+        return Response(status_code=499)  # nobody reads it
+    except HangUpError:
+        engine.counters.answers[operation]["reset"] += 1
+        return await _hang_up(call)
+    except Exception:
+        engine.counters.answers[operation]["500"] += 1
+        raise
+    engine.counters.answers[operation][str(reply.status_code)] += 1
+    if engine.config.latency_ms:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(engine.stopping.wait(), engine.config.latency_ms / 1000)
+    return reply
+
+
+async def _hang_up(call: Call) -> Response:
+    if call.hang_up is None:
+        # Any ASGI server can run the app, but only ours lends its connections.
+        return error_reply(internal())
+    call.hang_up()
+    while (await call.request.receive())["type"] != "http.disconnect":
+        pass
+    return Response(status_code=499)  # nobody reads it

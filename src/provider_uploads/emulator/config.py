@@ -1,0 +1,61 @@
+"""What can be adjusted on a local Gemini."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Literal
+
+# 2 GB per file is the documented limit.
+MAX_FILE_BYTES = 2 * 1024**3
+
+# Types the service works on before it calls the file ACTIVE; all others are ACTIVE at once.
+PROCESSED_MIME_TYPES = ("video/*", "application/pdf")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmulatorConfig:
+    """The settings of one local Gemini; all have defaults, none is about a host or a port.
+
+    ``processing_by_mime`` maps MIME types or patterns to seconds and goes before ``processing_s``,
+    an exact type before a pattern: ``{"video/*": 3, "image/png": 1}``. An empty ``api_keys``
+    accepts any key that is not empty; every key is a project of its own and owns its files.
+    ``keep_bytes`` keeps the bytes of finished files on disk for as long as the emulator runs.
+    ``data_dir`` is where the emulator makes its own temporary folder (default: the system's).
+    """
+
+    processing_s: float = 2.0
+    processing_by_mime: Mapping[str, float] = field(default_factory=dict)
+    latency_ms: float = 0.0
+    api_keys: frozenset[str] = field(default=frozenset(), repr=False)
+    keep_bytes: bool = False
+    data_dir: Path | None = None
+    sha256_encoding: Literal["hex", "raw"] = "hex"
+    max_file_bytes: int = MAX_FILE_BYTES
+    chunk_granularity_bytes: int = 256 * 1024
+
+    def __post_init__(self) -> None:
+        if self.processing_s < 0 or any(s < 0 for s in self.processing_by_mime.values()):
+            raise ValueError("a processing time cannot be negative: give seconds, 0 for at once")
+        if self.latency_ms < 0:
+            raise ValueError("latency_ms cannot be negative: give milliseconds, 0 for none")
+        if self.max_file_bytes < 0:
+            raise ValueError("max_file_bytes cannot be negative")
+        if self.chunk_granularity_bytes < 1:
+            raise ValueError("chunk_granularity_bytes must be at least 1 (1 allows every length)")
+        if self.sha256_encoding not in ("hex", "raw"):
+            raise ValueError('sha256_encoding is "hex" (base64 of the hex text) or "raw"')
+
+    def processing_s_for(self, mime_type: str) -> float:
+        """How long a file of this type stays PROCESSING; 0 means ACTIVE at once."""
+        mime_type = mime_type.lower()
+        if mime_type in self.processing_by_mime:
+            return self.processing_by_mime[mime_type]
+        for pattern, seconds in self.processing_by_mime.items():
+            if fnmatchcase(mime_type, pattern):
+                return seconds
+        if any(fnmatchcase(mime_type, pattern) for pattern in PROCESSED_MIME_TYPES):
+            return self.processing_s
+        return 0.0

@@ -1,0 +1,135 @@
+"""A local Gemini inside a Python process, for tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from provider_uploads.emulator.clock import Clock, system_clock
+from provider_uploads.emulator.config import EmulatorConfig
+from provider_uploads.emulator.engine import Engine
+from provider_uploads.emulator.errors import EmulatorError
+from provider_uploads.emulator.faults import Fault, FaultKind
+from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.server import Server, listen, url_of
+
+_Result = TypeVar("_Result")
+_PATIENCE_S = 10.0
+
+
+class LocalGemini:
+    """A local Gemini on 127.0.0.1, in a thread of its own, while the ``with`` block lasts.
+
+        with LocalGemini(EmulatorConfig(processing_s=0.1)) as gemini:
+            client = genai.Client(api_key="any", http_options=HttpOptions(base_url=gemini.url))
+
+    Clients talk real HTTP to it. The methods may be called from any thread. ``clock`` tells the
+    nanoseconds since the epoch; states and expiry follow from it.
+    """
+
+    def __init__(
+        self, config: EmulatorConfig | None = None, *, port: int = 0, clock: Clock = system_clock
+    ) -> None:
+        self.config = config or EmulatorConfig()
+        self._port = port
+        self._clock = clock
+        self._server: Server | None = None
+        self._thread: threading.Thread | None = None
+        self.url = ""
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Serve; returns when requests are accepted. PortInUseError if a given port is taken."""
+        listener = listen("127.0.0.1", self._port)
+        self.url = url_of(listener)
+        self._server = Server(Engine(self.config, self._clock), listener)
+        self._thread = threading.Thread(
+            target=self._server.run_until_stopped, name="local-gemini", daemon=True
+        )
+        self._thread.start()
+        self._server.up.wait(_PATIENCE_S)
+        if not self._server.started:
+            raise EmulatorError("the local Gemini did not start; its log says why")
+
+    def stop(self) -> None:
+        """Hang up on everybody and end the thread; a second time does nothing."""
+        if self._server is not None and self._thread is not None:
+            self._server.stop()
+            self._thread.join(_PATIENCE_S)
+            self._server = self._thread = None
+
+    def order_fault(
+        self,
+        operation: Operation | str,
+        kind: FaultKind | str,
+        *,
+        nth: int = 1,
+        count: int = 1,
+        match: str | None = None,
+        retry_delay_s: float | None = None,
+        after_bytes: int | None = None,
+    ) -> dict[str, Any]:
+        """Let something go wrong, see ``Fault``; returned is its entry in the list of faults."""
+        order = {"operation": operation, "kind": kind, "nth": nth, "count": count, "match": match}
+        fault = Fault.from_json(
+            order | {"retry_delay_s": retry_delay_s, "after_bytes": after_bytes}
+        )
+        return self._ask(lambda engine: engine.faults.order(fault))
+
+    def faults(self) -> list[dict[str, Any]]:
+        """The faults on order, with ``seen`` and ``applied``."""
+        return self._ask(lambda engine: engine.faults.json())
+
+    def clear_faults(self) -> None:
+        """Nothing goes wrong any more."""
+        self._ask(lambda engine: engine.faults.clear())
+
+    def counters(self) -> dict[str, Any]:
+        """What has been counted, as ``GET /_emulator/counters`` answers it."""
+        return self._ask(lambda engine: engine.counters_json())
+
+    def clear_counters(self) -> None:
+        """Count from zero again."""
+        self._ask(lambda engine: engine.counters.clear())
+
+    def files(self) -> list[dict[str, Any]]:
+        """All files of all keys, oldest first."""
+        return self._ask(lambda engine: engine.files_json())
+
+    def sessions(self) -> list[dict[str, Any]]:
+        """The sessions that can still take bytes, oldest first."""
+        return self._ask(lambda engine: engine.sessions_json())
+
+    def reset(self) -> None:
+        """Forget files, sessions, faults and counters."""
+        self._ask(lambda engine: engine.reset())
+
+    def _ask(self, question: Callable[[Engine], _Result]) -> _Result:
+        """Put a question to the engine in the thread it belongs to."""
+        server = self._server
+        if server is None or server.loop is None:
+            raise EmulatorError("this local Gemini is not running: use it inside its with block")
+        answer: Future[_Result] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(question(server.engine))
+            except BaseException as error:
+                answer.set_exception(error)
+
+        server.loop.call_soon_threadsafe(ask)
+        return answer.result(_PATIENCE_S)

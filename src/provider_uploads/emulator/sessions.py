@@ -1,0 +1,193 @@
+"""Upload sessions: bytes on their way to becoming a file."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from provider_uploads.emulator.clock import SECOND_NS, Clock
+from provider_uploads.emulator.errors import ApiError, not_found
+from provider_uploads.emulator.files import StoredFile
+from provider_uploads.emulator.metadata import FileMetadata
+
+# About what Google documents for the same upload front end elsewhere.
+LIFETIME_NS = 7 * 24 * 3600 * SECOND_NS
+
+# A request that has sent nothing for this long loses its session to a newer request.
+SILENCE_S = 1.0
+
+HangUp = Callable[[], None]
+
+
+class SessionState(StrEnum):
+    """Where a session stands; the words are those of X-Goog-Upload-Status."""
+
+    ACTIVE = "active"
+    FINAL = "final"
+    CANCELLED = "cancelled"
+
+
+class UploadSession:
+    """One upload: what was declared, what has arrived, and what became of it.
+
+    The bytes on disk, ``received_bytes`` and the running hash always agree, whenever and however
+    a request ends.
+    """
+
+    def __init__(
+        self, upload_id: str, owner: str, metadata: FileMetadata, path: Path, start_ns: int
+    ) -> None:
+        self.upload_id = upload_id
+        self.owner = owner
+        self.metadata = metadata
+        self.path = path
+        self.start_ns = start_ns
+        self.state = SessionState.ACTIVE
+        self.outcome: StoredFile | ApiError | None = None
+        self.received_bytes = 0
+        self._hash = hashlib.sha256()
+        self._lock = asyncio.Lock()
+        self._hang_up: HangUp | None = None
+        self._last_bytes_s = 0.0
+
+    @property
+    def sha256_hex(self) -> str:
+        """The digest of what has arrived."""
+        return self._hash.hexdigest()
+
+    @asynccontextmanager
+    async def turn(
+        self, hang_up: HangUp | None, *, at_once: bool = False
+    ) -> AsyncIterator[UploadSession]:
+        """Have the session to oneself, so that what is read from it stays true.
+
+        A newer request waits while the older one still receives bytes, and cuts it off when it
+        has fallen silent (``at_once``: in any case). Otherwise a query could name an offset while
+        a half-dead connection still adds bytes behind it.
+        """
+        while True:
+            if self._lock.locked() and self._hang_up is not None:
+                silent_s = time.monotonic() - self._last_bytes_s
+                if at_once or silent_s >= SILENCE_S:
+                    self._hang_up()
+            try:
+                await asyncio.wait_for(self._lock.acquire(), SILENCE_S / 4)
+                break
+            except TimeoutError:
+                continue
+        self._hang_up = hang_up
+        self._last_bytes_s = time.monotonic()
+        try:
+            yield self
+        finally:
+            self._hang_up = None
+            self._lock.release()
+
+    def writer(self) -> _Writer:
+        """Open the file on disk to append to it."""
+        return _Writer(self)
+
+    def finish(self, outcome: StoredFile | ApiError) -> None:
+        """The session is over: from now on every request is answered with ``outcome``."""
+        self.state = SessionState.FINAL
+        self.outcome = outcome
+        if not isinstance(outcome, StoredFile) or outcome.path != self.path:
+            self.path.unlink(missing_ok=True)
+
+    def cancel(self) -> None:
+        """The session is over without a file."""
+        self.state = SessionState.CANCELLED
+        self.path.unlink(missing_ok=True)
+
+    def abandon(self) -> None:
+        """Cancel without a turn of one's own: whoever is sending is cut off."""
+        if self.state is SessionState.ACTIVE:
+            if self._hang_up is not None:
+                self._hang_up()
+            self.cancel()
+
+
+class _Writer:
+    """Appends to a session's file; unbuffered, so that a crash of a request loses nothing.
+
+    uvicorn hands over all that arrived since it was last asked, 64 KiB and more under load:
+    joining blocks again here would only copy them once more.
+    """
+
+    def __init__(self, session: UploadSession) -> None:
+        self._session = session
+        self._file = session.path.open("ab", buffering=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def write(self, block: bytes) -> None:
+        session = self._session
+        rest = memoryview(block)
+        while rest:
+            written = self._file.write(rest)
+            session._hash.update(rest[:written])
+            session.received_bytes += written
+            rest = rest[written:]
+        session._last_bytes_s = time.monotonic()
+
+
+class SessionStore:
+    """All sessions, found by the id in their URL: who knows it may use it, no key is asked."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._sessions: dict[str, UploadSession] = {}  # oldest first
+
+    def __iter__(self) -> Iterator[UploadSession]:
+        """The sessions that can still take bytes."""
+        self._forget_expired()
+        return (s for s in tuple(self._sessions.values()) if s.state is SessionState.ACTIVE)
+
+    def start(self, owner: str, metadata: FileMetadata, folder: Path) -> UploadSession:
+        """Open a session whose bytes will be collected in ``folder``."""
+        self._forget_expired()
+        upload_id = secrets.token_urlsafe(48)
+        path = folder / secrets.token_hex(16)
+        session = UploadSession(upload_id, owner, metadata, path, self._clock())
+        self._sessions[upload_id] = session
+        return session
+
+    def get(self, upload_id: str) -> UploadSession:
+        """The session of that id; 404 if nobody knows it."""
+        self._forget_expired()
+        try:
+            return self._sessions[upload_id]
+        except KeyError:
+            raise not_found("The upload session was not found.") from None
+
+    def clear(self) -> None:
+        """Forget all sessions and cut off whoever still sends."""
+        for session in self._sessions.values():
+            session.abandon()
+        self._sessions.clear()
+
+    def _forget_expired(self) -> None:
+        now_ns = self._clock()
+        while self._sessions:
+            oldest = next(iter(self._sessions.values()))
+            if now_ns < oldest.start_ns + LIFETIME_NS:
+                return
+            oldest.abandon()
+            del self._sessions[oldest.upload_id]
