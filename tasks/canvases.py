@@ -19,21 +19,25 @@ from tasks.celery import app
 
 
 def upload_one(request: UploadRequest) -> Signature[Any]:
-    """Upload one file and wait until it is ACTIVE; clean up if that fails."""
+    """Upload one file and wait until it is ACTIVE."""
     return contract.upload_signature(app, request)
 
 
 def wait_until_active(request: UploadRequest) -> Signature[Any]:
-    """Look until the file is ACTIVE; the first look comes after one ``poll_s``.
-
-    The errback of ``upload_one`` is carried over by ``replace``.
-    """
+    """Look until the file is ACTIVE; the first look comes after one ``poll_s``."""
     return app.signature(
         contract.POLL,
         args=(request.upload_id,),
         immutable=True,
         queue=contract.CONTROL_QUEUE,
         countdown=looks(request.patience).delay(0),
+    )
+
+
+def clean_up(upload_id: str) -> Signature[Any]:
+    """Delete what an ended upload left at the provider."""
+    return app.signature(
+        contract.DELETE, args=(upload_id,), immutable=True, queue=contract.CONTROL_QUEUE
     )
 
 

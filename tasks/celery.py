@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 
-from provider_uploads.errors import ConfigurationError
+from provider_uploads.errors import ConfigurationError, ProviderUploadsError
 from provider_uploads.keepalive import KeepAlive
 from provider_uploads.settings import settings
 
@@ -21,9 +22,21 @@ def _refuse_overrides() -> None:
             )
 
 
+class RoadTask(Task[Any, Any]):
+    """What all our tasks have in common."""
+
+    # How often to come back is decided by the tasks. Celery's default is 3, and
+    # ``retry(max_retries=None)`` means that default, not "no limit".
+    max_retries = None
+    # An error with a name is an outcome, logged as a line; only faults get a traceback.
+    throws = (ProviderUploadsError,)
+
+
 _refuse_overrides()
 app = Celery(
-    "provider_uploads", include=["tasks.ingest", "tasks.upload", "tasks.poll", "tasks.delete"]
+    "provider_uploads",
+    task_cls=RoadTask,
+    include=["tasks.ingest", "tasks.upload", "tasks.poll", "tasks.delete"],
 )
 app.config_from_object("config.celeryconfig")
 app.steps["consumer"].add(KeepAlive)

@@ -18,6 +18,7 @@ from provider_uploads.errors import ProviderUploadsError, QueueUnavailableError,
 from provider_uploads.gemini import Gemini
 from provider_uploads.ledger import Ledger
 from provider_uploads.settings import settings
+from tasks import canvases
 
 log = get_task_logger(__name__)
 
@@ -65,22 +66,35 @@ def _gemini() -> Gemini:
 
 @contextmanager
 def recorded(ticket: str) -> Iterator[None]:
-    """Write an error into the ledger before Celery learns of it and sends the errbacks.
+    """End an upload whose task raises: the ledger first, then the deletion, then Celery's result.
 
-    Redis out of reach is no end: the message goes back and is delivered again.
+    A worker that dies in between leaves its message behind, and whoever gets that repeats what
+    is missing. Redis out of reach is no end: the message goes back and is delivered again.
     """
     try:
-        yield
-    except (Ignore, Reject, Retry):
-        raise
+        try:
+            yield
+        except (Ignore, Reject, Retry, QueueUnavailableError, OperationalError):
+            raise
+        except ProviderUploadsError as error:
+            _end(ticket, error)
+            raise
+        except Exception as error:  # a fault of ours must not leave an upload that never ends
+            log.exception("%s failed unexpectedly", ticket)
+            unexpected = UnexpectedError(type(error).__name__, str(error))
+            _end(ticket, unexpected)
+            raise unexpected from error
     except (QueueUnavailableError, OperationalError) as error:
         log.warning("%s goes back to the queue: %s", ticket, error)
         raise Reject(error, requeue=True) from error
-    except ProviderUploadsError as error:
-        ledger().failed(ticket, error)
-        raise
-    except Exception as error:  # a fault of ours must not leave an upload that never ends
-        log.exception("%s failed unexpectedly", ticket)
-        unexpected = UnexpectedError(type(error).__name__, str(error))
-        ledger().failed(ticket, unexpected)
-        raise unexpected from error
+
+
+def _end(ticket: str, error: ProviderUploadsError) -> None:
+    """Write the end down and, if anything may be left at the provider, have it deleted.
+
+    The deletion is sent here and not as an errback: Celery sends errbacks as a group, whose result
+    the worker then subscribes to, and a stopping worker waits 20 s for that subscription.
+    """
+    ledger().failed(ticket, error)
+    if ledger().left_behind(ticket):
+        canvases.clean_up(ticket).apply_async()

@@ -11,7 +11,6 @@ from celery.exceptions import Reject
 from config.policy import policy
 from provider_uploads import contract
 from provider_uploads.errors import (
-    ProviderUploadsError,
     QueueUnavailableError,
     TransientError,
     UnknownTicketError,
@@ -23,7 +22,7 @@ from tasks.context import gemini, ledger, log
 from tasks.waiting import come_back
 
 
-@app.task(name=contract.DELETE, bind=True, throws=(ProviderUploadsError,), ignore_result=True)
+@app.task(name=contract.DELETE, bind=True, ignore_result=True)
 def delete_on_timeout(self: Task[Any, Any], upload_id: str) -> None:
     """Delete what an upload that timed out, failed or was cancelled left; gone is success.
 

@@ -7,14 +7,14 @@ from typing import Any
 from celery import Task
 
 from provider_uploads import contract
-from provider_uploads.errors import NewerPayloadError, ProviderUploadsError
+from provider_uploads.errors import NewerPayloadError
 from provider_uploads.records import UploadRequest
 from tasks import canvases
 from tasks.celery import app
 from tasks.waiting import leave_for_newer
 
 
-@app.task(name=contract.INGEST, bind=True, throws=(ProviderUploadsError,), ignore_result=True)
+@app.task(name=contract.INGEST, bind=True, ignore_result=True)
 def ingest(self: Task[Any, Any], payloads: list[dict[str, Any]]) -> None:
     """Send one upload per payload.
 

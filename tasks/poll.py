@@ -10,7 +10,6 @@ from celery.exceptions import Ignore
 from provider_uploads import contract
 from provider_uploads.backoff import SHORTEST_S
 from provider_uploads.errors import (
-    ProviderUploadsError,
     TransientError,
     UploadFailedError,
     UploadInactiveError,
@@ -23,7 +22,7 @@ from tasks.context import gemini, ledger, recorded
 from tasks.waiting import come_back
 
 
-@app.task(name=contract.POLL, bind=True, throws=(ProviderUploadsError,))
+@app.task(name=contract.POLL, bind=True)
 def poll_until_active(self: Task[Any, Any], upload_id: str) -> dict[str, Any]:
     """Look once: ACTIVE is the result, FAILED an error, and anything else means another look.
 

@@ -11,7 +11,6 @@ from config.policy import policy
 from provider_uploads import contract
 from provider_uploads.errors import (
     NewerPayloadError,
-    ProviderUploadsError,
     TransientError,
     UnknownTicketError,
     UploadFailedError,
@@ -27,7 +26,7 @@ from tasks.context import gemini, ledger, log, recorded, stopping
 from tasks.waiting import come_back, leave_for_newer, try_again
 
 
-@app.task(name=contract.UPLOAD, bind=True, throws=(ProviderUploadsError,))
+@app.task(name=contract.UPLOAD, bind=True)
 def upload(self: Task[Any, Any], payload: dict[str, Any]) -> dict[str, Any]:
     """Send one file; return its UploadResult if it is ACTIVE already, else wait for that.
 

@@ -15,7 +15,7 @@ from tasks.context import ledger
 
 def come_back(task: Task[Any, Any], countdown: float) -> NoReturn:
     """Deliver this message again after ``countdown`` seconds, to any worker."""
-    raise task.retry(countdown=countdown, max_retries=None)
+    raise task.retry(countdown=countdown)
 
 
 def try_again(task: Task[Any, Any], row: Row, error: TransientError) -> NoReturn:

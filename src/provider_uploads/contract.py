@@ -37,21 +37,12 @@ def file_name(upload_id: str, generation: int) -> str:
     return f"files/{NAME_PREFIX}{upload_id}-{generation}"
 
 
-def upload_signature(app: Celery, request: UploadRequest) -> Signature[Any]:
-    """Return the message that uploads one file, with its clean-up; both sides send this one.
-
-    Its id is the ticket. The errback rides along through retries and through the canvas that
-    waits for ACTIVE, so whichever step fails, the deletion is a message of its own.
-    """
-    upload: Signature[Any] = app.signature(
+def upload_signature(app: Celery[Any], request: UploadRequest) -> Signature[Any]:
+    """Return the message that uploads one file; both sides send this one. Its id is the ticket."""
+    return app.signature(
         UPLOAD,
         args=(request.model_dump(mode="json"),),
         task_id=request.upload_id,
         queue=TRANSFER_QUEUE,
         immutable=True,
     )
-    if request.cleanup_on_timeout:
-        upload.link_error(
-            app.signature(DELETE, args=(request.upload_id,), queue=CONTROL_QUEUE, immutable=True)
-        )
-    return upload

@@ -238,6 +238,16 @@ class Ledger:
             raise errors.UnknownTicketError(ticket)
         return Row.of(cast("dict[str, str]", fields))
 
+    def left_behind(self, ticket: str) -> bool:
+        """Whether something of an upload may be at the provider, and is to be deleted.
+
+        Reads single fields: the row may be of a newer client.
+        """
+        with self._reached():
+            copy, request = self._redis.hmget(_key(ticket), "copy_at_provider", "request")
+        wanted = json.loads(request or "{}").get("cleanup_on_timeout", True)
+        return bool(copy == Copy.PRESENT and wanted)
+
     def statuses(self, tickets: Sequence[str]) -> list[UploadStatus]:
         """Return the statuses of many uploads in one round trip; raises UnknownTicketError."""
         with self._reached(), self._redis.pipeline(transaction=False) as pipe:
