@@ -228,20 +228,15 @@ def up(**options: Any) -> None:
     options["roots"] = tuple(Path(os.path.realpath(root)) for root in options["roots"])
     stack = Stack(StackOptions(**options), lines=_line, events=_event)
     stopped = threading.Event()
-    with _ctrl_c():
-        try:
-            with stack:
-                _out.print("[bold green]ready[/]  In another terminal:")
-                _say(f"  export PROVIDER_UPLOADS_REDIS_URL={stack.redis_url}")
-                _say("  provider-uploads upload --wait FILE...")
-                if stack.flower_url:
-                    user, _, password = (stack.flower_auth or "").partition(":")
-                    _say(f"Flower: {stack.flower_url}  user {user}  password {password}")
-                _say("Ctrl-C stops everything.")
-                stopped.wait()
-        except KeyboardInterrupt:
-            _say("Stopped.")
-            sys.exit(INTERRUPTED)
+    with _ctrl_c(), stack:
+        _out.print("[bold green]ready[/]  In another terminal:")
+        _say(f"  export PROVIDER_UPLOADS_REDIS_URL={stack.redis_url}")
+        _say("  provider-uploads upload --wait FILE...")
+        if stack.flower_url:
+            user, _, password = (stack.flower_auth or "").partition(":")
+            _say(f"Flower: {stack.flower_url}  user {user}  password {password}")
+        _say("Ctrl-C stops everything.")
+        stopped.wait()
 
 
 @cli.command()
@@ -297,6 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         error.show()
         code = USAGE
     except (click.Abort, KeyboardInterrupt):
+        _err.print("Stopped.")
         code = INTERRUPTED
     except ProviderUploadsError as error:
         _err.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)

@@ -111,7 +111,7 @@ class Stack:
                 *("--latency-ms", str(options.latency_ms)),
                 *("--bandwidth-mib-s", str(options.bandwidth_mib_s)),
             ],
-            ready_line=f"127.0.0.1:{port}",
+            ready_line=f"http://127.0.0.1:{port}",
         )
 
     def _workers(self, home: Path, key: str) -> list[Service]:

@@ -107,6 +107,7 @@ class Call:
 
     async def blocks(self) -> AsyncIterator[bytes]:
         """The body as it arrives; ClientGoneError if it ends too early."""
+        bandwidth = self.engine.config.bandwidth_mib_s
         while not self._body_ended:
             message = await self.request.receive()
             if message["type"] == "http.disconnect":
@@ -117,6 +118,14 @@ class Call:
                 self.engine.counters.received_bytes += len(block)
             if block:
                 yield block
+            if bandwidth and self.operation is Operation.UPLOAD:
+                # Not reading is what slows a sender down, once the buffers in between are full.
+                await self.pause(len(block) / (bandwidth * 1024 * 1024))
+
+    async def pause(self, seconds: float) -> None:
+        """Let time pass, but not the end of the server."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self.engine.stopping.wait(), seconds)
 
     async def json(self) -> Any:
         """The body as JSON, ``{}`` if there is none; 400 if it is not JSON."""
@@ -174,8 +183,7 @@ async def answer(
         raise
     engine.counters.answers[operation][str(reply.status_code)] += 1
     if engine.config.latency_ms:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(engine.stopping.wait(), engine.config.latency_ms / 1000)
+        await call.pause(engine.config.latency_ms / 1000)
     return reply
 
 

@@ -22,6 +22,7 @@ class EmulatorConfig:
     ``processing_by_mime`` maps MIME types or patterns to seconds and goes before ``processing_s``,
     an exact type before a pattern: ``{"video/*": 3, "image/png": 1}``. An empty ``api_keys``
     accepts any key that is not empty; every key is a project of its own and owns its files.
+    ``bandwidth_mib_s`` is what one upload may bring a second, 0 for as much as it can.
     ``keep_bytes`` keeps the bytes of finished files on disk for as long as the emulator runs.
     ``data_dir`` is where the emulator makes its own temporary folder (default: the system's).
     """
@@ -29,6 +30,7 @@ class EmulatorConfig:
     processing_s: float = 2.0
     processing_by_mime: Mapping[str, float] = field(default_factory=dict)
     latency_ms: float = 0.0
+    bandwidth_mib_s: float = 0.0
     api_keys: frozenset[str] = field(default=frozenset(), repr=False)
     keep_bytes: bool = False
     data_dir: Path | None = None
@@ -41,6 +43,10 @@ class EmulatorConfig:
             raise ValueError("a processing time cannot be negative: give seconds, 0 for at once")
         if self.latency_ms < 0:
             raise ValueError("latency_ms cannot be negative: give milliseconds, 0 for none")
+        if self.bandwidth_mib_s < 0:
+            raise ValueError(
+                "bandwidth_mib_s cannot be negative: give MiB a second, 0 for no limit"
+            )
         if self.max_file_bytes < 0:
             raise ValueError("max_file_bytes cannot be negative")
         if self.chunk_granularity_bytes < 1:

@@ -22,6 +22,7 @@ from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import PortInUseError
 
 _BACKLOG = 2048
+_SLOW_BUFFER_BYTES = 128 * 1024
 # Longer than any client of ours is idle, so that it is the client who closes.
 _KEEP_ALIVE_S = 75
 _STOP_S = 0.5
@@ -79,6 +80,9 @@ class Server(uvicorn.Server):
                 timeout_keep_alive=_KEEP_ALIVE_S,
             )
         )
+        if engine.config.bandwidth_mib_s:
+            # What the system buffers looks like progress to the sender; accepted sockets inherit.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _SLOW_BUFFER_BYTES)
         self.engine = engine
         self.loop: asyncio.AbstractEventLoop | None = None
         self.up = threading.Event()
