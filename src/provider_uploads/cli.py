@@ -103,35 +103,20 @@ def upload(
         raise InvalidRequestError("display_name", repr(display_name), "names one file, not many")
     with UploadQueue() as queue:
         cleanup = not keep_on_timeout
-        if len(paths) == 1 or mime_type is not None:
-            tickets = _submit_each(queue, paths, display_name, mime_type, cleanup, patience)
+        options: dict[str, Any] = {
+            "mime_type": mime_type,
+            "cleanup_on_timeout": cleanup,
+            **patience,
+        }
+        if len(paths) == 1:
+            tickets = [queue.submit(paths[0], display_name=display_name, **options)]
         else:
-            tickets = queue.submit_many(paths, cleanup_on_timeout=cleanup, **patience)
+            tickets = queue.submit_many(paths, **options)
         if not wait:
             _print_tickets(queue.statuses(tickets), as_json)
             return
         with _interruptible(tickets):
             _follow(queue, tickets, as_json)
-
-
-def _submit_each(
-    queue: UploadQueue,
-    paths: Sequence[Path],
-    display_name: str | None,
-    mime_type: str | None,
-    cleanup: bool,
-    patience: dict[str, float],
-) -> list[str]:
-    return [
-        queue.submit(
-            path,
-            display_name=display_name,
-            mime_type=mime_type,
-            cleanup_on_timeout=cleanup,
-            **patience,
-        )
-        for path in paths
-    ]
 
 
 @cli.command()

@@ -104,6 +104,7 @@ class UploadQueue:
         self,
         paths: Iterable[str | os.PathLike[str]],
         *,
+        mime_type: str | None = None,
         timeout_s: float = 120.0,
         poll_s: float = 2.0,
         max_poll_s: float | None = 10.0,
@@ -113,7 +114,8 @@ class UploadQueue:
     ) -> list[str]:
         """Queue many files in one message and return their tickets, in order.
 
-        All paths are checked first: one that is bad raises, and nothing is queued.
+        All paths are checked first: one that is bad raises, and nothing is queued. The options
+        are those of ``submit`` and hold for every file; each keeps its own name.
         """
         patience = {
             "timeout_s": timeout_s,
@@ -122,7 +124,7 @@ class UploadQueue:
             "backoff_factor": backoff_factor,
             "jitter_s": jitter_s,
         }
-        requests = [_request(path, None, None, patience, cleanup_on_timeout) for path in paths]
+        requests = [_request(path, None, mime_type, patience, cleanup_on_timeout) for path in paths]
         if not requests:
             return []
         tickets = [request.upload_id for request in requests]

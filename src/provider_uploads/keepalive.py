@@ -51,6 +51,9 @@ class KeepAlive(bootsteps.StartStopStep):
             tags = list(channel.qos._delivered)
             if tags:
                 now = time.time()  # kombu's sweep compares with time.time() too
-                channel.client.zadd(channel.unacked_index_key, dict.fromkeys(tags, now), xx=True)
+                # Not channel.client: that connection has a BRPOP pending, whose reply, a message,
+                # would be read as the answer to this command and be lost.
+                with channel.conn_or_acquire() as client:
+                    client.zadd(channel.unacked_index_key, dict.fromkeys(tags, now), xx=True)
         except Exception as error:  # a timer that raises is dropped, and with it our promise
             log.warning("held messages not renewed, next try soon: %r", error)
