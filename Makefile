@@ -36,6 +36,24 @@ demo: install    ## Watch files become ACTIVE: make demo [FILES="a.pdf b.mp4"] [
 up: install      ## The whole stack in the foreground; Ctrl-C stops it
 	@$(BIN)/provider-uploads up --flower
 
+up-docker:       ## The stack in containers; the local Gemini unless there is a GEMINI_API_KEY
+	@mkdir -p "$${PROVIDER_UPLOADS_FILES:-files}"; \
+	export PROVIDER_UPLOADS_USER="$${PROVIDER_UPLOADS_USER:-$$(id -u):$$(id -g)}"; \
+	if [ -z "$$PROVIDER_UPLOADS_FLOWER_AUTH" ] && \
+	  ! grep -qs '^PROVIDER_UPLOADS_FLOWER_AUTH=.' .env; then \
+	  export PROVIDER_UPLOADS_FLOWER_AUTH="operator:$$($(PYTHON) -c \
+	    'import secrets; print(secrets.token_urlsafe(9))')"; \
+	  echo "Flower: http://127.0.0.1:$${PROVIDER_UPLOADS_FLOWER_PORT:-5555}" \
+	    "login $$PROVIDER_UPLOADS_FLOWER_AUTH"; \
+	fi; \
+	if [ -n "$$GEMINI_API_KEY$$PROVIDER_UPLOADS_BASE_URL" ] || \
+	  grep -qsE '^(GEMINI_API_KEY|PROVIDER_UPLOADS_BASE_URL)=.' .env; then \
+	  docker compose up --build --detach --wait; \
+	else \
+	  PROVIDER_UPLOADS_BASE_URL=http://local-gemini:8123 \
+	    docker compose --profile local up --build --detach --wait; \
+	fi
+
 bench: install   ## Speed, as ratios against peers in the same run
 	$(BIN)/python -m benchmarks
 

@@ -103,7 +103,7 @@ class Process:
     def kill(self, signal: str | int | None = None) -> None:
         """SIGKILL ends the whole session, as it ends a container; others reach its first process."""
         number = (
-            signals.Signals[signal] if isinstance(signal, str) else signals.Signals(signal or 9)
+            signals.Signals[signal] if isinstance(signal, str) else signals.Signals(signal or kill)
         )
         if self.process.poll() is not None:
             return

@@ -20,7 +20,9 @@ class TestShortVisibility:
 
     @pytest.fixture
     def gemini_config(self) -> EmulatorConfig:
-        return EmulatorConfig(processing_s=3.5, latency_ms=0, bandwidth_mib_s=1, api_keys={KEY})
+        return EmulatorConfig(
+            processing_s=3.5, latency_ms=0, bandwidth_mib_s=1, api_keys=frozenset({KEY})
+        )
 
     @pytest.fixture
     def policy(self) -> dict[str, str]:

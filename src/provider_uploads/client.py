@@ -179,9 +179,9 @@ class UploadQueue:
             with self._pool().acquire(block=True, timeout=self._timeout_s) as producer:
                 yield {
                     "producer": producer,
-                    "retry": True,
-                    # Once more for a connection that Redis closed in the meantime.
-                    "retry_policy": {"max_retries": 1, "interval_start": 0, "interval_max": 0},
+                    # A connection that Redis closed is replaced before it is used; beyond that,
+                    # trying again is the caller's decision, who has a web request to answer.
+                    "retry": False,
                     "add_to_parent": False,
                 }
         except (OperationalError, RedisError, OSError) as error:
@@ -245,6 +245,12 @@ def _request(
     with open_source(path, roots) as source:
         size_bytes = source.size_bytes
     absolute = Path(path).absolute()
+    try:
+        os.fspath(absolute).encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(
+            "path", ascii(os.fspath(path)), "is not UTF-8 text and cannot travel; rename the file"
+        ) from None
     return checked(
         UploadRequest,
         {

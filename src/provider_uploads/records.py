@@ -89,8 +89,6 @@ def _display_name(value: str) -> str:
         raise ValueError(
             f"has {len(value)} characters; the provider takes at most {MAX_DISPLAY_NAME}"
         )
-    if any(0xD800 <= ord(character) <= 0xDFFF for character in value):
-        raise ValueError("is not valid Unicode text; pass a display_name of your own")
     return value
 
 

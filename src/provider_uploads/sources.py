@@ -53,6 +53,8 @@ def open_source(path: str | os.PathLike[str], roots: Sequence[Path] | None = Non
     (``None``: anywhere). Raises a SourceError that names what is wrong; never waits on a FIFO.
     """
     shown = os.fspath(path)
+    if "\0" in shown:
+        raise SourceUnreadableError(shown.replace("\0", "\\0"), "null character in the name")
     resolved = Path(os.path.realpath(shown))
     if roots is not None and not any(resolved.is_relative_to(root) for root in roots):
         raise SourceNotAllowedError(shown, str(resolved), os.pathsep.join(map(str, roots)))
@@ -62,7 +64,7 @@ def open_source(path: str | os.PathLike[str], roots: Sequence[Path] | None = Non
         descriptor = os.open(resolved, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:
         raise SourceNotFoundError(shown) from None
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise _refused(shown, resolved, error) from None
     try:
         found = os.fstat(descriptor)
@@ -81,15 +83,15 @@ def guess_type(name: str) -> str:
     return mimetypes.guess_type(name, strict=True)[0] or UNKNOWN_TYPE
 
 
-def _refused(shown: str, resolved: Path, error: OSError | ValueError) -> SourceError:
+def _refused(shown: str, resolved: Path, error: OSError) -> SourceError:
     """Sockets and some devices cannot even be opened: say what they are, not only that."""
     try:
         mode = resolved.stat().st_mode
-    except (OSError, ValueError):
+    except OSError:
         mode = stat.S_IFREG
     if not stat.S_ISREG(mode):
         return SourceKindError(shown, _kind(mode))
-    return SourceUnreadableError(shown, getattr(error, "strerror", None) or str(error))
+    return SourceUnreadableError(shown, error.strerror or str(error))
 
 
 def _kind(mode: int) -> str:
