@@ -6,7 +6,7 @@ FILES ?=
 PROVIDER ?= local
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test demo up up-docker bench clean
+.PHONY: help install check test wheel-guard demo up up-docker bench clean
 
 help:            ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,17 @@ check: install   ## Style and types
 
 test: install    ## The whole test suite
 	$(BIN)/pytest
+
+wheel-guard: install  ## Build the wheel and import all of it where nothing else is
+	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
+	$(BIN)/python -m build --quiet --wheel --outdir "$$out" .; \
+	for extras in bare google,emulator; do \
+	  $(BIN)/python -m venv "$$out/$$extras"; \
+	  $(BIN)/python -m pip --python "$$out/$$extras/bin/python" install --quiet \
+	    "$$(ls "$$out"/*.whl)$$([ $$extras = bare ] || echo "[$$extras]")"; \
+	  mkdir -p "$$out/empty"; cp .ci/wheel_guard.py "$$out/guard-$$extras.py"; \
+	  (cd "$$out/empty" && "../$$extras/bin/python" "../guard-$$extras.py" $$extras); \
+	done
 
 demo: install    ## Watch files become ACTIVE: make demo [FILES="a.pdf b.mp4"] [PROVIDER=gemini]
 	@$(BIN)/provider-uploads demo --provider $(PROVIDER) $(FILES)

@@ -102,7 +102,7 @@ def test_up_serves_restarts_what_dies_and_leaves_nothing(
         *("up", "--redis-port", "0", "--workers", "2", "--processing-s", "0.2", "--flower"),
         *("--flower-port", str(free_port()), "--root", str(path.parent)),
     )
-    up.said("ready")
+    up.said("Ready")
     url = up.said(r"PROVIDER_UPLOADS_REDIS_URL=(redis://\S+)")[1]
     flower, user, password = up.said(r"Flower: (\S+)\s+user (\S+)\s+password (\S+)").groups()
     children = up.children()
@@ -155,7 +155,7 @@ def test_up_ends_on_other_signals_too(
     command: Callable[..., Command], number: signal.Signals
 ) -> None:
     up = command("up", "--redis-port", "0")
-    up.said("ready")
+    up.said("Ready")
     children = up.children()
     assert up.end(number) == 130
     wait_until(lambda: gone(children), "all children gone", 5)

@@ -211,17 +211,27 @@ def demo(files: tuple[Path, ...], provider: Provider) -> None:
 def up(**options: Any) -> None:
     """Run the whole stack on this machine, in the foreground; Ctrl-C stops all of it."""
     options["roots"] = tuple(Path(os.path.realpath(root)) for root in options["roots"])
-    stack = Stack(StackOptions(**options), lines=_line, events=_event)
-    stopped = threading.Event()
-    with _ctrl_c(), stack:
-        _out.print("[bold green]ready[/]  In another terminal:")
+    ready = threading.Event()
+
+    def line(service: str, text: str) -> None:
+        if ready.is_set():  # until then banners only; a service that does not start is quoted
+            _out.print(f"[dim]{service:>13}[/] {escape(text)}", soft_wrap=True)
+
+    with ExitStack() as running:
+        running.enter_context(_ctrl_c())
+        with _starting("Starting Redis, the provider and the workers"):
+            stack = Stack(StackOptions(**options), lines=line, events=_event)
+            running.enter_context(stack)
+        _out.print("[bold green]Ready.[/] In another terminal:")
         _say(f"  export PROVIDER_UPLOADS_REDIS_URL={stack.redis_url}")
         _say("  provider-uploads upload --wait FILE...")
         if stack.flower_url:
             user, _, password = (stack.flower_auth or "").partition(":")
             _say(f"Flower: {stack.flower_url}  user {user}  password {password}")
         _say("Ctrl-C stops everything.")
-        stopped.wait()
+        ready.set()
+        while True:
+            signal.pause()  # until one raises KeyboardInterrupt
 
 
 @cli.command()
@@ -354,10 +364,6 @@ def _starting(text: str) -> Iterator[None]:
     else:
         _say(text)
         yield
-
-
-def _line(service: str, text: str) -> None:
-    _out.print(f"[dim]{service:>13}[/] {escape(text)}", soft_wrap=True)
 
 
 def _event(text: str) -> None:

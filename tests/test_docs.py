@@ -1,0 +1,181 @@
+"""The README's commands and code do what it shows."""
+
+from __future__ import annotations
+
+import builtins
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from provider_uploads.samples import make_samples
+from provider_uploads.stack import Stack, StackOptions
+from tests.nodes import ROOT, free_port
+
+README = (ROOT / "README.md").read_text()
+
+
+@dataclass(frozen=True)
+class Block:
+    language: str
+    text: str
+
+
+BLOCKS = [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", README, re.S | re.M)]
+
+
+def console(command: str) -> list[str]:
+    """Return the lines the README shows below ``$ command``."""
+    for block in BLOCKS:
+        first, _, shown = block.text.partition("\n")
+        if block.language == "console" and first == f"$ {command}":
+            return shown.splitlines()
+    raise AssertionError(f"the README has no block for {command!r}")
+
+
+def masked(line: str) -> str:
+    """Return a line without what differs from run to run: ids, ports, times, widths, URIs."""
+    line = re.sub(r"http://127\.0\.0\.1:\d+/\S*", "URI", line)  # folded at the terminal's width
+    line = re.sub(r"\d+(\.\d+)?", "N", line)
+    return re.sub(r"(\s|─)+", " ", line).strip()
+
+
+def assert_shows(shown: list[str], real: str) -> None:
+    """Every line shown is printed, in that order; ``...`` stands for any number of lines."""
+    printed = [masked(line) for line in real.splitlines() if not continues_a_cell(line)]
+    at, gap = 0, False
+    for line in shown:
+        if line == "...":
+            gap = True
+        elif not continues_a_cell(line):
+            wanted = masked(line)
+            if gap:
+                assert wanted in printed[at:], f"never printed: {line}\n\n{real}"
+                at += printed[at:].index(wanted)
+            assert printed[at : at + 1] == [wanted], real
+            at, gap = at + 1, False
+    assert gap or at == len(printed), f"not shown: {printed[at:]}"
+
+
+def continues_a_cell(line: str) -> bool:
+    return line.startswith(" " * 40)
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+    """A folder with a report.pdf, and the stack that the README tells to run."""
+    folder = tmp_path_factory.mktemp("reader")
+    report = next(p for p in make_samples(folder, video=False) if p.suffix == ".pdf")
+    with Stack(StackOptions(redis_port=0, processing_s=1, roots=(folder.resolve(),))) as stack:
+        scripts = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+        env = {
+            **os.environ,
+            "PATH": scripts,
+            "COLUMNS": "118",
+            "PROVIDER_UPLOADS_REDIS_URL": stack.redis_url,
+        }
+        assert report.name == "report.pdf"
+        yield folder, env
+
+
+def run(command: str, folder: Path, env: dict[str, str]) -> str:
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_every_block_is_executed_here() -> None:
+    assert [block.language for block in BLOCKS] == [
+        "console",
+        "python",
+        "text",
+        "console",
+        "console",
+    ]
+
+
+def test_the_demo(environment: tuple[Path, dict[str, str]]) -> None:
+    _, env = environment
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    # The rules of an installed checkout, in the environment that runs the tests.
+    make = f"make --assume-old=install VENV={sys.prefix} demo"
+    assert_shows(console("make demo"), run(make, ROOT, env))
+
+
+def test_the_five_lines_of_a_web_app(environment: tuple[Path, dict[str, str]]) -> None:
+    folder, env = environment
+    code = next(block.text for block in BLOCKS if block.language == "python")
+    shown = next(block.text for block in BLOCKS if block.language == "text")
+    (folder / "web.py").write_text(code)
+    printed = run("python web.py", folder, env)
+    # A quick worker may have begun before the question.
+    printed = re.sub(r"\A(UPLOADING|PROCESSING)\n", "QUEUED\n", printed)
+    assert_shows(shown.splitlines(), printed)
+
+
+def test_the_command_line(environment: tuple[Path, dict[str, str]]) -> None:
+    folder, env = environment
+    command = "provider-uploads upload --wait report.pdf"
+    assert_shows(console(command), run(command, folder, env))
+
+
+def test_up(environment: tuple[Path, dict[str, str]]) -> None:
+    folder, env = environment
+    up = subprocess.Popen(
+        ["provider-uploads", "up", "--redis-port", str(free_port())],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert up.stdout
+    shown = console("provider-uploads up")
+    printed = [up.stdout.readline() for _ in shown]
+    up.send_signal(signal.SIGINT)
+    up.communicate(timeout=20)
+    assert_shows(shown, "".join(printed))
+    assert up.returncode == 130
+
+
+def test_the_worker_command_of_the_readme_is_the_one_the_tests_run() -> None:
+    assert "celery -A tasks worker\n" in README
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) < 150
+
+
+def test_every_setting_in_the_table_exists() -> None:
+    from config.policy import Policy
+    from provider_uploads.settings import Settings
+
+    known = {f"PROVIDER_UPLOADS_{name}".upper() for name in Settings.model_fields}
+    known |= {f"PROVIDER_UPLOADS_{name}".upper() for name in Policy.model_fields}
+    named = set(re.findall(r"^\| `(PROVIDER_UPLOADS_\w+)`", README, re.M))
+    assert named
+    assert named <= known
+
+
+def test_every_error_in_the_table_exists() -> None:
+    from provider_uploads import errors
+
+    named = re.findall(r"`(\w+Error)`", README)
+    assert named
+    assert all(hasattr(errors, name) or hasattr(builtins, name) for name in named)
