@@ -18,6 +18,7 @@ import pytest
 from provider_uploads.samples import make_samples
 from provider_uploads.stack import Stack, StackOptions
 from tests.nodes import ROOT, free_port
+from tests.test_stack import ctrl_c_works
 
 README = (ROOT / "README.md").read_text()
 
@@ -144,6 +145,7 @@ def test_up(environment: tuple[Path, dict[str, str]]) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        preexec_fn=ctrl_c_works,
     )
     assert up.stdout
     shown = console("provider-uploads up")

@@ -21,6 +21,10 @@ from provider_uploads import UploadQueue
 from tests.nodes import ROOT, free_port, wait_until
 
 
+def ctrl_c_works() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 class Command:
     """A running ``provider-uploads`` command and what it has printed."""
 
@@ -37,6 +41,8 @@ class Command:
                 stdout=out,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
+                # A background job inherits an ignored SIGINT, and so would what it starts.
+                preexec_fn=ctrl_c_works,
             )
 
     @property
