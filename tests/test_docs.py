@@ -115,7 +115,8 @@ def test_the_demo(environment: tuple[Path, dict[str, str]]) -> None:
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     # The rules of an installed checkout, in the environment that runs the tests.
-    make = f"make --assume-old=install VENV={sys.prefix} demo"
+    make = f"make --no-print-directory --assume-old=install VENV={sys.prefix} demo"
+    env = {name: value for name, value in env.items() if not name.startswith(("MAKE", "MFLAGS"))}
     assert_shows(console("make demo"), run(make, ROOT, env))
 
 

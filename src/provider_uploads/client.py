@@ -13,7 +13,7 @@ from typing import Any, Self
 
 from celery import Celery
 from celery.loaders.base import BaseLoader
-from kombu.exceptions import OperationalError
+from kombu.exceptions import LimitExceeded, OperationalError
 from kombu.pools import ProducerPool
 from redis.exceptions import RedisError
 
@@ -184,7 +184,7 @@ class UploadQueue:
                     "retry": False,
                     "add_to_parent": False,
                 }
-        except (OperationalError, RedisError, OSError) as error:
+        except (OperationalError, LimitExceeded, RedisError, OSError) as error:
             # What timed out may have arrived all the same: a worker ignores a withdrawn row.
             with suppress(QueueUnavailableError):
                 self._ledger.withdrawn(tickets)

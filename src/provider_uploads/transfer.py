@@ -11,6 +11,7 @@ from provider_uploads.errors import (
     FileGoneError,
     NameTakenError,
     ProviderUnavailableError,
+    QueueUnavailableError,
     SessionLostError,
     VerificationError,
 )
@@ -75,8 +76,10 @@ def transfer(
         now = time.monotonic()
         if now - told_at >= progress_every_s:
             told_at = now
-            if not ledger.progress(row.request.upload_id, sent_bytes):
-                raise Interrupted("the upload has ended meanwhile")
+            # A note that cannot be written is no reason to stop; a lease that runs out is.
+            with suppress(QueueUnavailableError):
+                if not ledger.progress(row.request.upload_id, sent_bytes):
+                    raise Interrupted("the upload has ended meanwhile")
 
     try:
         file = gemini.sender.send(
