@@ -16,7 +16,7 @@ from typing import Any, Self, cast
 
 import redis
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 from redis.retry import Retry
 
 from provider_uploads import contract, errors
@@ -263,15 +263,22 @@ class Ledger:
 
     # -- writing -------------------------------------------------------------------------------
 
-    def open(self, requests: Iterable[UploadRequest]) -> None:
+    def open(self, requests: Sequence[UploadRequest]) -> None:
         """Write a QUEUED row for each request, in one round trip."""
-        with self._reached(), self._redis.pipeline(transaction=False) as pipe:
+        with self._reached():
+            try:
+                self._open(requests)
+            except NoScriptError:  # a new Redis, or one that was restarted
+                self._redis.script_load(_WRITE)
+                self._open(requests)
+
+    def _open(self, requests: Sequence[UploadRequest]) -> None:
+        # redis-py's Script object would ask before each pipeline whether the script is known.
+        with self._redis.pipeline(transaction=False) as pipe:
             for request in requests:
-                order = _order(
-                    stamp={"queued_at": 0},
-                    values={"stage": Stage.QUEUED, "request": request.model_dump_json()},
-                )
-                self._write(keys=[_key(request.upload_id)], args=[order], client=pipe)
+                values = {"stage": Stage.QUEUED, "request": request.model_dump_json()}
+                order = _order(stamp={"queued_at": 0}, values=values)
+                pipe.evalsha(self._write.sha, 1, _key(request.upload_id), order)
             pipe.execute()
 
     def uploading(self, row: Row, session_url: str) -> Row | None:

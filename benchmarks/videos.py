@@ -1,0 +1,126 @@
+"""Files that the provider works on: what waiting for them costs, and what one look costs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.errors import BenchmarkError
+from benchmarks.figures import Figure, Series
+from benchmarks.peer import NAME, Peer
+from benchmarks.plan import Plan, Step
+from benchmarks.sdk import THREADS
+from benchmarks.small_files import write_files
+from benchmarks.stand import Stand, stand
+
+_SIZE_BYTES = 1024
+_TYPE = "video/mp4"
+_PEER = f"{NAME}, {THREADS} threads that sleep"
+
+#: Many files, each ACTIVE at its first look.
+_PROCESSING_S, _WAIT_S = 0.5, 0.6
+#: Few files, so that no look comes late: ACTIVE at the first look, or at about the tenth.
+_LONG_PROCESSING_S, _SELDOM_S, _OFTEN_S = 2.0, 2.2, 0.2
+
+
+@dataclass(slots=True)
+class _Waits:
+    """CPU and looks a file, one value a round."""
+
+    cpu_ms: list[float] = field(default_factory=list)
+    looks: list[float] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Pair:
+    """Ours and the peer's, at the same pace on the same files."""
+
+    ours: _Waits = field(default_factory=_Waits)
+    theirs: _Waits = field(default_factory=_Waits)
+
+    def take(self, here: Stand, peer: Peer, paths: Sequence[Path], wait_s: float) -> None:
+        """Deliver the files once each way."""
+        count = len(paths)
+        with here.provider.counted(count, _SIZE_BYTES) as account:
+            delivery = here.deliver(
+                paths, poll_s=wait_s, backoff_factor=1.0, jitter_s=0.0, max_poll_s=None
+            )
+        looks = sum(result.polls for result in delivery.results)
+        _check("the results", looks, account.requests["get"])
+        self.ours.cpu_ms.append(delivery.cpu_ms / count)
+        self.ours.looks.append(looks / count)
+        with here.provider.counted(count, _SIZE_BYTES) as account:
+            work = peer.upload(paths, _TYPE, wait_s=wait_s)
+        _check(NAME, work.looks, account.requests["get"])
+        self.theirs.cpu_ms.append(work.cpu_ms / count)
+        self.theirs.looks.append(work.looks / count)
+
+
+def videos(plan: Plan, step: Step) -> list[Figure]:
+    """Deliver videos of 1 KiB: many that are ACTIVE at their first look, then few with many."""
+    once, seldom, often = _Pair(), _Pair(), _Pair()
+    with stand(processing_s=_PROCESSING_S) as here, Peer(here.provider.url) as peer:
+        paths = write_files(here.folder, plan.videos, ".mp4")
+        _warm_up(here, peer, paths, step)
+        for number in range(plan.rounds):
+            step(f"round {number + 1} of {plan.rounds}, ours and {NAME}")
+            once.take(here, peer, paths, _WAIT_S)
+    with stand(processing_s=_LONG_PROCESSING_S) as here, Peer(here.provider.url) as peer:
+        paths = write_files(here.folder, THREADS, ".mp4")
+        _warm_up(here, peer, paths, step)
+        for number in range(plan.rounds):
+            step(f"looks, round {number + 1} of {plan.rounds}, ours and {NAME}")
+            seldom.take(here, peer, paths, _SELDOM_S)
+            often.take(here, peer, paths, _OFTEN_S)
+    benchmark = f"{plan.videos} videos of 1 KiB, {_PROCESSING_S:g} s PROCESSING"
+    return [
+        Figure(
+            benchmark,
+            "CPU a file",
+            "ms",
+            "less",
+            Series.of(once.ours.cpu_ms),
+            _PEER,
+            Series.of(once.theirs.cpu_ms),
+        ),
+        Figure(
+            benchmark,
+            "looks a file",
+            "",
+            "less",
+            Series.of(once.ours.looks),
+            _PEER,
+            Series.of(once.theirs.looks),
+        ),
+        Figure(
+            f"{THREADS} videos, {_LONG_PROCESSING_S:g} s PROCESSING",
+            "CPU a further look",
+            "ms",
+            "less",
+            _look_ms(seldom.ours, often.ours),
+            _PEER,
+            _look_ms(seldom.theirs, often.theirs),
+        ),
+    ]
+
+
+def _warm_up(here: Stand, peer: Peer, paths: Sequence[Path], step: Step) -> None:
+    step("warming up")
+    here.deliver(paths[: 2 * THREADS], poll_s=_WAIT_S)
+    peer.upload(paths[: 2 * THREADS], _TYPE, wait_s=_WAIT_S)
+
+
+def _look_ms(seldom: _Waits, often: _Waits) -> Series:
+    """What the looks cost that only the faster pace takes: uploads and first looks cancel out."""
+    return Series.of(
+        (more_ms - less_ms) / (more - less)
+        for more_ms, less_ms, more, less in zip(
+            often.cpu_ms, seldom.cpu_ms, often.looks, seldom.looks, strict=True
+        )
+    )
+
+
+def _check(who: str, looks: int, counted: int) -> None:
+    if looks != counted:
+        raise BenchmarkError(f"{who} counted {looks} looks, the provider {counted}")
