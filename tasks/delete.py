@@ -15,8 +15,8 @@ from provider_uploads.errors import (
     TransientError,
     UnknownTicketError,
 )
-from provider_uploads.ledger import Row
 from provider_uploads.records import KEPT_S, Copy, Stage
+from provider_uploads.rows import Row
 from tasks.celery import app
 from tasks.context import gemini, ledger, log
 from tasks.waiting import come_back

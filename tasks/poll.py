@@ -14,8 +14,8 @@ from provider_uploads.errors import (
     UploadFailedError,
     UploadInactiveError,
 )
-from provider_uploads.ledger import Row, Verdict
 from provider_uploads.records import ProviderFile, Stage
+from provider_uploads.rows import Row, Verdict
 from tasks.canvases import looks
 from tasks.celery import app
 from tasks.context import gemini, ledger, recorded

@@ -15,8 +15,8 @@ from provider_uploads.errors import (
     UnknownTicketError,
     UploadFailedError,
 )
-from provider_uploads.ledger import Row, Verdict
 from provider_uploads.records import Stage, UploadRequest
+from provider_uploads.rows import Row, Verdict
 from provider_uploads.settings import settings
 from provider_uploads.sources import open_source
 from provider_uploads.transfer import Interrupted, transfer

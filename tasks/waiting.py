@@ -9,7 +9,7 @@ from celery import Task
 
 from config.policy import policy
 from provider_uploads.errors import NewerPayloadError, TransientError
-from provider_uploads.ledger import Row
+from provider_uploads.rows import Row
 from tasks.context import ledger
 
 

@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import click
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from provider_uploads import display
 from provider_uploads.client import UploadQueue
@@ -35,8 +35,8 @@ from provider_uploads.stack import Provider, Stack, StackOptions
 
 FAILED, USAGE, UNAVAILABLE, INTERRUPTED = 1, 2, 3, 130
 
-_out = Console(highlight=False)
-_err = Console(stderr=True, highlight=False)
+_out = Console(highlight=False, emoji=False)
+_err = Console(stderr=True, highlight=False, emoji=False)
 
 
 @click.group(
@@ -215,7 +215,7 @@ def up(**options: Any) -> None:
 
     def line(service: str, text: str) -> None:
         if ready.is_set():  # until then banners only; a service that does not start is quoted
-            _out.print(f"[dim]{service:>13}[/] {escape(text)}", soft_wrap=True)
+            _out.print(Text.assemble((f"{service:>13} ", "dim"), text), soft_wrap=True)
 
     with ExitStack() as running:
         running.enter_context(_ctrl_c())
@@ -290,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _err.print("Stopped.")
         code = INTERRUPTED
     except ProviderUploadsError as error:
-        _err.print(f"[bold red]Error:[/] {escape(str(error))}", soft_wrap=True)
+        _err.print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
         code = UNAVAILABLE if isinstance(error, TransientError) else USAGE
     sys.exit(code or 0)
 
@@ -318,7 +318,7 @@ def _print_statuses(statuses: Sequence[UploadStatus], as_json: bool) -> None:
         return
     _out.print(display.summary(statuses))
     for problem in display.problems(statuses):
-        _err.print(f"[red]{escape(problem)}[/]", soft_wrap=True)
+        _err.print(Text(problem, "red"), soft_wrap=True)
 
 
 def _exit_for(statuses: Sequence[UploadStatus]) -> None:
@@ -367,8 +367,8 @@ def _starting(text: str) -> Iterator[None]:
 
 
 def _event(text: str) -> None:
-    _err.print(f"[yellow]{escape(text)}[/]", soft_wrap=True)
+    _err.print(Text(text, "yellow"), soft_wrap=True)
 
 
 def _say(text: str) -> None:
-    _out.print(escape(text), soft_wrap=True)
+    _out.print(Text(text), soft_wrap=True)

@@ -10,7 +10,6 @@ from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.filesize import decimal
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +30,7 @@ _STYLES = {
     Stage.TIMED_OUT: "bold red",
     Stage.CANCELLED: "magenta",
 }
+_STEPS = ("Queued", "Upload", "Processing")
 #: What moves comes first where not all rows fit.
 _INTEREST = (Stage.UPLOADING, Stage.PROCESSING, Stage.FAILED, Stage.TIMED_OUT, Stage.QUEUED)
 
@@ -59,7 +59,7 @@ def _follow_in_lines(console: Console, ask: Callable[[], list[UploadStatus]]) ->
         for status in statuses:
             if seen.get(status.ticket) is not status.stage:
                 seen[status.ticket] = status.stage
-                console.print(f"{escape(status.display_name)}: {status.stage}", soft_wrap=True)
+                console.print(Text(f"{status.display_name}: {status.stage}"), soft_wrap=True)
         if all(status.stage.ended for status in statuses):
             return statuses
         time.sleep(_REFRESH_S)
@@ -78,7 +78,7 @@ def _moving(statuses: Sequence[UploadStatus]) -> RenderableType:
         shown = sorted(shown, key=lambda s: rank.get(s.stage, len(rank)))[:_MOST_ROWS]
     for status in shown:
         table.add_row(
-            escape(status.display_name),
+            Text(status.display_name),
             Text(status.stage, style=_STYLES[status.stage]),
             _bar(status),
             f"{decimal(status.sent_bytes)} of {decimal(status.size_bytes)}",
@@ -114,27 +114,22 @@ def _looks(polls: int) -> str:
 
 def summary(statuses: Sequence[UploadStatus]) -> Table:
     """Return the closing table: name, state, URI, size, type, seconds per step, polls."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    table.add_column("File", overflow="fold", min_width=8)
-    table.add_column("State", no_wrap=True)
-    table.add_column("Size", justify="right", no_wrap=True)
-    table.add_column("MIME type", overflow="fold", min_width=9)
-    table.add_column("Queued", justify="right", no_wrap=True)
-    table.add_column("Upload", justify="right", no_wrap=True)
-    table.add_column("Processing", justify="right", no_wrap=True)
-    table.add_column("Polls", justify="right", no_wrap=True)
-    table.add_column("URI", overflow="fold", min_width=20)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    # Folded, never cut: the URI is what people copy, also from a pipe's 80 columns.
+    for name in ("File", "State", "Size", "MIME type", *_STEPS, "Polls", "URI"):
+        right = name in ("Size", "Polls", *_STEPS)
+        table.add_column(name, justify="right" if right else "left", overflow="fold")
     for status in statuses:
         table.add_row(
-            escape(status.display_name),
+            Text(status.display_name),
             Text(status.stage, style=_STYLES[status.stage]),
             decimal(status.size_bytes),
-            status.mime_type,
+            Text(status.mime_type),
             f"{status.queued_s:.2f} s",
             f"{status.upload_s:.2f} s",
             f"{status.processing_s:.2f} s",
             str(status.polls),
-            status.uri or "-",
+            Text(status.uri or "-"),
         )
     return table
 

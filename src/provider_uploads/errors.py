@@ -38,6 +38,7 @@ Celery's JSON results: the class that a worker raised is the class that the clie
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 
@@ -312,7 +313,7 @@ class SourceChangedError(SourceError):
 
     def __str__(self) -> str:
         return (
-            f"{self.path} changed while it was being sent: {self.expected_bytes:,} bytes at first, "
+            f"{self.path} changed since it was submitted: {self.expected_bytes:,} bytes at first, "
             f"{self.found_bytes:,} later. Submit it again when nobody writes to it."
         )
 
@@ -330,7 +331,7 @@ class ProviderRefusedError(PermanentError):
     def __str__(self) -> str:
         return (
             f"{self.operation}: the provider refuses with HTTP {self.http_status} "
-            f"{self.status}: {self.message}"
+            f"{self.status}: {self.message}. Correct what it names; a repetition changes nothing."
         )
 
 
@@ -429,8 +430,12 @@ def _tree(cls: type[ProviderUploadsError]) -> dict[str, type[ProviderUploadsErro
 
 
 def from_record(record: dict[str, Any]) -> ProviderUploadsError:
-    """Return the error that ``as_record`` wrote; of a class we do not know, an UnexpectedError."""
+    """Return the error that ``as_record`` wrote.
+
+    A class that a newer worker knows, or knows with other data, becomes an UnexpectedError.
+    """
     cls = _tree(ProviderUploadsError).get(record["type"])
-    if cls is None:
-        return UnexpectedError(record["type"], record.get("message", ""))
-    return cls(*record["args"])
+    if cls is not None:
+        with suppress(TypeError):
+            return cls(*record["args"])
+    return UnexpectedError(record["type"], record.get("message", ""))

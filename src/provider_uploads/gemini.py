@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 from typing import Any, Self
 
-from provider_uploads.errors import FileGoneError, MissingDependencyError
+from provider_uploads.errors import FileGoneError, MissingDependencyError, ProviderUnavailableError
 from provider_uploads.records import ProviderFile
 from provider_uploads.settings import Settings, settings
 
@@ -35,6 +36,7 @@ class Gemini:
         self._api_key = api_key
         self._base_url = base_url
         self._api_version = api_version
+        self._timeout_s = timeout_s
         self._http = httpx2.Client(
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
@@ -65,7 +67,12 @@ class Gemini:
     def client(self) -> genai.Client:
         """The SDK's client, on our HTTP client."""
         options = types.HttpOptions(
-            base_url=self._base_url, api_version=self._api_version, httpx_client=self._http
+            base_url=self._base_url,
+            api_version=self._api_version,
+            httpx_client=self._http,
+            # In milliseconds. Without it the SDK sends each request with no timeout at all,
+            # whatever the HTTP client says.
+            timeout=math.ceil(self._timeout_s * 1000),
         )
         return genai.Client(api_key=self._api_key, http_options=options, vertexai=False)
 
@@ -81,13 +88,13 @@ class Gemini:
 
     def get(self, name: str) -> ProviderFile:
         """Look a file up by ``files/…`` name; raises FileGoneError when it is not there."""
-        with provider_call("get", name):
+        with provider_call("get", name, by_sdk=True):
             return _record(self.client.files.get(name=name))
 
     def delete(self, name: str) -> bool:
         """Delete a file by name. Gone is success: returns whether it was still there."""
         try:
-            with provider_call("delete", name):
+            with provider_call("delete", name, by_sdk=True):
                 self.client.files.delete(name=name)
         except FileGoneError:
             return False
@@ -95,11 +102,13 @@ class Gemini:
 
 
 def _record(file: types.File) -> ProviderFile:
+    if not file.name:
+        raise ProviderUnavailableError("get", "the answer holds no file", 200)
     error: dict[str, Any] | None = (
         file.error.model_dump(mode="json", exclude_none=True) if file.error else None
     )
     return ProviderFile(
-        name=file.name or "",
+        name=file.name,
         uri=file.uri or "",
         state=file.state.value if file.state else "STATE_UNSPECIFIED",
         mime_type=file.mime_type or "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import suppress
@@ -20,7 +21,9 @@ class Lease:
     def __init__(self, lock: Lock, ttl_s: float) -> None:
         self._lock = lock
         self._ttl_s = ttl_s
-        self._good_until = time.monotonic() + ttl_s
+        begun = time.monotonic()
+        self._good_until = begun + ttl_s
+        self._due_at = begun + ttl_s / 3
         self._refused = False
 
     def __enter__(self) -> Self:
@@ -40,7 +43,7 @@ class Lease:
     @property
     def renewal_due_at(self) -> float:
         """When to renew next, on the monotonic clock."""
-        return self._good_until - self._ttl_s * 2 / 3
+        return self._due_at
 
     def renew(self) -> None:
         """Renew; a Redis that does not answer is asked again until the lease has run out."""
@@ -50,9 +53,10 @@ class Lease:
         except LockError:
             self._refused = True
         except RedisError:
-            pass
+            self._due_at = time.monotonic() + self._ttl_s / 20
         else:
             self._good_until = begun + self._ttl_s
+            self._due_at = begun + self._ttl_s / 3
 
 
 class _Keeper:
@@ -70,10 +74,10 @@ class _Keeper:
     def watch(self, lease: Lease) -> None:
         with self._changed:
             self._leases.add(lease)
-            if self._thread is None or not self._thread.is_alive():  # a fork leaves threads behind
+            if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
                 self._thread.start()
-            elif len(self._leases) == 1:
+            else:
                 self._changed.notify()
 
     def forget(self, lease: Lease) -> None:
@@ -83,18 +87,22 @@ class _Keeper:
     def _run(self) -> None:
         while True:
             with self._changed:
-                while not self._leases:
-                    self._changed.wait()
-                first = min(self._leases, key=lambda lease: lease.renewal_due_at)
-                wait_s = first.renewal_due_at - time.monotonic()
-                if wait_s > 0:
-                    # Leases last equally long, so one taken later is never due earlier.
+                self._leases = {lease for lease in self._leases if not lease.lost}
+                first = min(self._leases, key=lambda lease: lease.renewal_due_at, default=None)
+                wait_s = first.renewal_due_at - time.monotonic() if first else None
+                if first is None or (wait_s is not None and wait_s > 0):
                     self._changed.wait(wait_s)
                     continue
-            if not first.lost:
-                first.renew()
-            if first.lost or first.renewal_due_at <= time.monotonic():
-                time.sleep(0.05)  # Redis does not answer: neither spin nor give up
+            first.renew()
 
 
 _keeper = _Keeper()
+
+
+def _after_fork() -> None:
+    """A child has neither the thread nor, more to the point, its parent's leases."""
+    global _keeper
+    _keeper = _Keeper()
+
+
+os.register_at_fork(after_in_child=_after_fork)

@@ -11,8 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
-from typing import Any, Self, cast
+from typing import cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -25,12 +24,11 @@ from provider_uploads.records import (
     KEPT_S,
     Copy,
     ProviderFile,
-    Record,
     Stage,
     UploadRequest,
-    UploadResult,
     UploadStatus,
 )
+from provider_uploads.rows import Row, Verdict
 from provider_uploads.settings import without_secrets
 
 #: A row outlives the provider's file by a day.
@@ -41,7 +39,7 @@ ROW_KEPT_S = KEPT_S + 24 * 3600
 # Returns Redis's time, or false when the stage is not in "from".
 _WRITE = """
 local order = cjson.decode(ARGV[1])
-if order.from ~= cjson.null then
+if order.from ~= cjson.null then  -- null: a new row
   local stage, allowed = redis.call('HGET', KEYS[1], 'stage'), false
   for _, one in ipairs(order.from) do allowed = allowed or one == stage end
   if not allowed then return false end
@@ -80,128 +78,6 @@ return {verdict, string.format('%.6f', time[1] + time[2] / 1000000), redis.call(
 
 
 _LIVING = (Stage.QUEUED, Stage.UPLOADING, Stage.PROCESSING)
-
-
-class Verdict(StrEnum):
-    """What a delivery of a message may do."""
-
-    GO = "go"
-    #: The work is done and written down, but its publication may be lost: publish it again.
-    ANSWER = "answer"
-    #: A copy whose living twin goes on: end quietly.
-    STALE = "stale"
-
-
-class Row(Record):
-    """An upload as the ledger has it; times are seconds since the epoch on Redis's clock."""
-
-    request: UploadRequest
-    stage: Stage
-    generation: int = 0
-    #: A credential: it never leaves the ledger.
-    session_url: str | None = None
-    sent_bytes: int = 0
-    look: int = -1
-    tag: str | None = None
-    polls: int = 0
-    file: ProviderFile | None = None
-    copy_at_provider: Copy = Copy.NONE
-    error: dict[str, Any] | None = None
-    note: str | None = None
-    stumbles: int = 0
-    queued_at: float = 0.0
-    upload_at: float | None = None
-    processing_at: float | None = None
-    deadline_at: float | None = None
-    ended_at: float | None = None
-
-    @classmethod
-    def of(cls, fields: Mapping[str, str]) -> Self:
-        """Return the row that a Redis hash holds."""
-        values: dict[str, Any] = dict(fields)
-        for field in ("request", "file", "error"):
-            if field in values:
-                values[field] = json.loads(values[field])
-        return cls.model_validate(values)
-
-    def claim_upload(self) -> Verdict:
-        """Say what a delivery of the upload's message may do.
-
-        Until a look is taken, the message that asks for it may never have been published: the
-        stored answer is given again. A fence by stage alone would lose the work of a worker that
-        died between this ledger's write and Celery's publication.
-        """
-        if self.stage in (Stage.QUEUED, Stage.UPLOADING):
-            return Verdict.GO
-        never_looked = self.look < 0 and self.stage is not Stage.CANCELLED
-        return Verdict.ANSWER if never_looked else Verdict.STALE
-
-    @property
-    def names(self) -> list[str]:
-        """The provider's names of all generations so far."""
-        return [
-            contract.file_name(self.request.upload_id, generation)
-            for generation in range(self.generation + 1)
-        ]
-
-    @property
-    def name(self) -> str:
-        """The provider's name for this generation."""
-        return contract.file_name(self.request.upload_id, self.generation)
-
-    def seconds(self, now: float) -> dict[str, float]:
-        """Return the seconds spent in each step, so far or in all."""
-        end = self.ended_at or now
-        bytes_done = self.processing_at or end
-        begun = self.upload_at or end
-        return {
-            "queued_s": _span(self.queued_at, begun),
-            "upload_s": _span(begun, bytes_done),
-            "processing_s": _span(bytes_done, end),
-        }
-
-    def result(self) -> UploadResult:
-        """Return an ACTIVE row's result."""
-        file = cast(ProviderFile, self.file)
-        return UploadResult(
-            ticket=self.request.upload_id,
-            provider="google",
-            id=file.name,
-            uri=file.uri,
-            state=file.state,
-            mime_type=file.mime_type,
-            size_bytes=file.size_bytes,
-            sha256=file.sha256,
-            display_name=self.request.display_name,
-            expires_at=file.expires_at,
-            polls=self.polls,
-            **self.seconds(self.ended_at or 0.0),
-        )
-
-    def failure(self) -> errors.ProviderUploadsError:
-        """Return the error an ended row holds, as the class that was raised."""
-        record = self.error or {"type": "UnexpectedError", "args": [self.stage, "no error stored"]}
-        return errors.from_record(record)
-
-    def status(self, now: float) -> UploadStatus:
-        """Return what a user may see."""
-        request = self.request
-        return UploadStatus(
-            ticket=request.upload_id,
-            stage=self.stage,
-            source=request.source,
-            display_name=request.display_name,
-            mime_type=request.mime_type,
-            size_bytes=request.size_bytes,
-            sent_bytes=self.sent_bytes,
-            polls=self.polls,
-            id=self.file.name if self.file else None,
-            uri=self.file.uri if self.file else None,
-            copy_at_provider=self.copy_at_provider,
-            note=self.note,
-            error=self.error,
-            **self.seconds(now),
-        )
 
 
 class Ledger:
@@ -313,7 +189,7 @@ class Ledger:
         """Forget the session and the name: the next attempt sends from the first byte."""
         self._update(
             row.request.upload_id,
-            (Stage.UPLOADING,),
+            (Stage.QUEUED, Stage.UPLOADING),
             values={"generation": str(row.generation + 1), "sent_bytes": "0"},
             unset=("session_url",),
         )
@@ -336,7 +212,7 @@ class Ledger:
         """Record that the provider has all bytes; the deadline begins now, on Redis's clock."""
         now = self._update(
             row.request.upload_id,
-            (Stage.UPLOADING,),
+            (Stage.QUEUED, Stage.UPLOADING),
             stamp={"processing_at": 0, "deadline_at": row.request.patience.timeout_s},
             values={"stage": Stage.PROCESSING, **_sent(row, file)},
             unset=("session_url", "note"),
@@ -353,7 +229,7 @@ class Ledger:
         """Record the good end; None when the upload has ended otherwise meanwhile."""
         now = self._update(
             row.request.upload_id,
-            (Stage.UPLOADING, Stage.PROCESSING),
+            _LIVING,
             stamp={"ended_at": 0} | ({} if row.processing_at else {"processing_at": 0}),
             values={"stage": Stage.ACTIVE, **_sent(row, file)},
             unset=("session_url", "note"),
@@ -395,7 +271,7 @@ class Ledger:
     def deleted(self, ticket: str) -> None:
         """Record that nothing is left at the provider."""
         self._update(
-            ticket, None, values={"copy_at_provider": Copy.DELETED}, unset=("session_url",)
+            ticket, tuple(Stage), values={"copy_at_provider": Copy.DELETED}, unset=("session_url",)
         )
 
     # -- who may do what -----------------------------------------------------------------------
@@ -431,7 +307,7 @@ class Ledger:
     def _update(
         self,
         ticket: str,
-        stages: tuple[Stage, ...] | None,
+        stages: tuple[Stage, ...],
         *,
         stamp: Mapping[str, float] | None = None,
         values: Mapping[str, str] | None = None,
@@ -481,7 +357,3 @@ def _sent(row: Row, file: ProviderFile) -> dict[str, str]:
         "sent_bytes": str(row.request.size_bytes),
         "copy_at_provider": Copy.PRESENT,
     }
-
-
-def _span(begin: float, end: float) -> float:
-    return round(max(end - begin, 0.0), 3)

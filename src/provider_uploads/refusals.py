@@ -10,6 +10,8 @@ The class follows from the HTTP status and the structured details; texts are onl
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -26,6 +28,9 @@ from provider_uploads.errors import (
     ProviderUploadsError,
     RateLimitedError,
 )
+
+#: A proxy's page may quote the URL it was asked for, and an upload URL is a credential.
+_URL = re.compile(r"\S*(://|upload_id=)[^\s<>\"']*")
 
 #: Answers worth another try, besides every 5xx.
 _TRANSIENT = frozenset({408, 425})
@@ -45,7 +50,7 @@ def refusal(
     """
     error = _error_object(body)
     status = str(error.get("status") or "")
-    message = str(error.get("message") or "")[:500]
+    message = _URL.sub("<URL>", str(error.get("message") or "")[:1000])[:500]
     wait_s = _retry_after_s(error, headers or {})
     if http_status == 429:
         return RateLimitedError(operation, _quotas(error) or message or status, 429, wait_s)
@@ -61,9 +66,33 @@ def refusal(
     return ProviderRefusedError(operation, http_status, status, message)
 
 
+#: What google-genai, httpx2 and the socket raise when the other side, or the way to it, is at
+#: fault. The SDK's errors besides APIError have no common base but Exception.
+_TROUBLE: tuple[type[Exception], ...] = (httpx2.HTTPError, httpx2.StreamError, OSError)
+_NONSENSE: tuple[type[Exception], ...] = (
+    httpx2.InvalidURL,
+    ValueError,  # JSON, Unicode, IDNA, pydantic
+    KeyError,
+    *(
+        error
+        for error in vars(genai_errors).values()
+        if isinstance(error, type)
+        and issubclass(error, Exception)
+        and error.__module__ == genai_errors.__name__
+        and not issubclass(error, genai_errors.APIError)
+    ),
+)
+#: The SDK reads an answer of another shape with these; only where no code of ours runs inside.
+_MISREAD = (AttributeError, TypeError, IndexError)
+
+
 @contextmanager
-def provider_call(operation: str, name: str = "") -> Iterator[None]:
-    """Turn what google-genai, httpx2 and the socket raise into this library's errors."""
+def provider_call(operation: str, name: str = "", *, by_sdk: bool = False) -> Iterator[None]:
+    """Turn what google-genai, httpx2 and the socket raise into this library's errors.
+
+    Their texts may hold URLs, so only the class is named. ``by_sdk`` says that nothing but the
+    SDK runs in the block.
+    """
     try:
         yield
     except ProviderUploadsError:
@@ -71,10 +100,11 @@ def provider_call(operation: str, name: str = "") -> Iterator[None]:
     except genai_errors.APIError as error:
         headers = getattr(error.response, "headers", None)
         raise refusal(operation, error.code, error.details, headers, name=name) from None
-    except (httpx2.HTTPError, httpx2.StreamError, OSError) as error:
-        # Their texts may hold URLs, and an upload URL is a credential: name the class only.
+    except _TROUBLE as error:
         raise ProviderUnavailableError(operation, type(error).__name__) from None
-    except (httpx2.InvalidURL, json.JSONDecodeError, KeyError) as error:
+    except _NONSENSE + _MISREAD as error:
+        if isinstance(error, _MISREAD) and not by_sdk:
+            raise
         raise ProviderUnavailableError(operation, f"bad answer: {type(error).__name__}") from None
 
 
@@ -108,7 +138,7 @@ def _quotas(error: dict[str, Any]) -> str:
     return ", ".join(
         str(violation.get("quotaId") or violation.get("quotaMetric"))
         for detail in _details(error)
-        for violation in detail.get("violations", [])
+        for violation in detail.get("violations") or []
         if isinstance(violation, dict)
     )
 
@@ -118,6 +148,7 @@ def _retry_after_s(error: dict[str, Any], headers: Mapping[str, str]) -> float |
     said = next((str(d["retryDelay"]) for d in _details(error) if "retryDelay" in d), None)
     said = said.removesuffix("s") if said else headers.get("retry-after")
     try:
-        return max(float(said), 0.0) if said else None
+        wait_s = float(said) if said else math.nan
     except ValueError:
         return None
+    return max(wait_s, 0.0) if math.isfinite(wait_s) else None

@@ -28,6 +28,7 @@ from typing import Any
 import httpx2
 
 from provider_uploads.errors import (
+    NameTakenError,
     ProviderUnavailableError,
     SessionLostError,
     SourceChangedError,
@@ -92,8 +93,10 @@ def start_request(
     )
 
 
-def read_start(response: httpx2.Response) -> str:
-    """Return the session URL."""
+def read_start(response: httpx2.Response, name: str) -> str:
+    """Return the session URL for the file of this name."""
+    if response.status_code == 409:
+        raise NameTakenError(name)
     if response.status_code != 200:
         raise refusal("start", response.status_code, response.content, response.headers)
     url = response.headers.get("x-goog-upload-url")
@@ -147,7 +150,9 @@ def read_file(operation: str, file: Any) -> ProviderFile:
     if not isinstance(file, dict) or not file.get("name"):
         raise ProviderUnavailableError(operation, "the answer holds no file", 200)
     try:
-        expires = file.get("expirationTime")
+        expires, sha256 = file.get("expirationTime"), file.get("sha256Hash")
+        if not isinstance(sha256, str | None):
+            raise TypeError(sha256)
         return ProviderFile(
             name=file["name"],
             uri=file.get("uri") or "",
@@ -155,11 +160,11 @@ def read_file(operation: str, file: Any) -> ProviderFile:
             mime_type=file.get("mimeType") or "",
             size_bytes=int(file.get("sizeBytes") or 0),
             display_name=file.get("displayName"),
-            sha256=read_sha256(file.get("sha256Hash")),
+            sha256=read_sha256(sha256),
             expires_at=datetime.fromisoformat(expires) if expires else None,
             error=file.get("error"),
         )
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, ArithmeticError):
         raise ProviderUnavailableError(operation, "the answer's file is malformed", 200) from None
 
 
@@ -229,7 +234,7 @@ class Sender:
         )
         with provider_call("start"):
             response = self._http.post(request.url, headers=request.headers, json=request.json)
-        return read_start(response)
+        return read_start(response, name)
 
     def query(self, session_url: str, name: str) -> Answer:
         """Ask the server what it has of ``name``."""
@@ -268,6 +273,7 @@ class Sender:
             answer = self.query(session_url, name)
         if answer.file is None:
             raise ProviderUnavailableError("upload", "all bytes sent, file not finalized", 200)
+        source.unchanged()  # what was hashed is then one version of it, and all of that
         return verified(answer.file, source.size_bytes, digest.hash.hexdigest())
 
     def _stream(
@@ -316,6 +322,7 @@ def verify(file: ProviderFile, source: Source) -> ProviderFile:
     source.stream.seek(0)
     for _ in digest.blocks(source, source.size_bytes):
         pass
+    source.unchanged()
     return verified(file, source.size_bytes, digest.hash.hexdigest())
 
 

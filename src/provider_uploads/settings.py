@@ -61,6 +61,10 @@ class Settings(BaseSettings):
     def _is_redis(cls, value: str) -> str:
         if urlsplit(value).scheme not in {"redis", "rediss"}:
             raise ValueError("must begin with redis:// or rediss://")
+        try:
+            urlsplit(value).port  # noqa: B018 - read for its complaint
+        except ValueError:
+            raise ValueError("has no port number between 0 and 65535 after its host") from None
         return value
 
     @property

@@ -148,8 +148,13 @@ class Supervisor:
         starting: list[_Child] = []
         try:
             for child in batch:
-                child.start()
                 starting.append(child)
+                try:
+                    child.start()
+                except OSError as error:
+                    raise ConfigurationError(
+                        f"{child.service.name} cannot be started: {error}. Is it installed?"
+                    ) from None
             for child in batch:
                 while not child.ready.wait(0.02):
                     if child.exit_code is not None:

@@ -16,9 +16,10 @@ from provider_uploads.errors import (
     VerificationError,
 )
 from provider_uploads.gemini import Gemini
-from provider_uploads.ledger import Ledger, Row
+from provider_uploads.ledger import Ledger
 from provider_uploads.records import ProviderFile
 from provider_uploads.resumable import verify
+from provider_uploads.rows import Row
 from provider_uploads.sources import Source
 
 
@@ -47,24 +48,6 @@ def transfer(
     a TransientError where another attempt may succeed (the ledger says how it must begin);
     a PermanentError otherwise.
     """
-    session_url, resume = row.session_url, True
-    if session_url is None:
-        request = row.request
-        session_url, resume = (
-            gemini.sender.start(
-                name=row.name,
-                display_name=request.display_name,
-                mime_type=request.mime_type,
-                size_bytes=request.size_bytes,
-            ),
-            False,
-        )
-        moved = ledger.uploading(row, session_url)
-        if moved is None:
-            gemini.sender.cancel(session_url)
-            raise Interrupted("the upload has ended meanwhile")
-        row = moved
-
     told_at = time.monotonic()
 
     def watch(sent_bytes: int) -> None:
@@ -82,6 +65,14 @@ def transfer(
                     raise Interrupted("the upload has ended meanwhile")
 
     try:
+        session_url, resume = row.session_url, True
+        if session_url is None:
+            session_url, resume = _start(gemini, row), False
+            moved = ledger.uploading(row, session_url)
+            if moved is None:
+                gemini.sender.cancel(session_url)
+                raise Interrupted("the upload has ended meanwhile")
+            row = moved
         file = gemini.sender.send(
             session_url, source, name=row.name, resume=resume, on_progress=watch
         )
@@ -92,6 +83,16 @@ def transfer(
         _abandon(ledger, gemini, row)
         raise
     return row, file
+
+
+def _start(gemini: Gemini, row: Row) -> str:
+    request = row.request
+    return gemini.sender.start(
+        name=row.name,
+        display_name=request.display_name,
+        mime_type=request.mime_type,
+        size_bytes=request.size_bytes,
+    )
 
 
 def _adopt(

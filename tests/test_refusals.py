@@ -1,0 +1,302 @@
+"""Foreign errors become ours at one seam, and none is left out."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from google.genai import errors as genai_errors
+from pydantic import ValidationError
+
+from provider_uploads.errors import (
+    FileGoneError,
+    InvalidCredentialsError,
+    NameTakenError,
+    PermanentError,
+    ProviderRefusedError,
+    ProviderUnavailableError,
+    ProviderUploadsError,
+    QueueUnavailableError,
+    RateLimitedError,
+    ResultTimeoutError,
+    SourceNotFoundError,
+)
+from provider_uploads.records import Patience
+from provider_uploads.refusals import provider_call, refusal
+
+NAME = "files/pu-1"
+RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
+
+#: What a 4xx means, by status alone, and with a file's name.
+TABLE: list[tuple[int, type[ProviderUploadsError], type[ProviderUploadsError]]] = [
+    (302, ProviderRefusedError, ProviderRefusedError),
+    (400, ProviderRefusedError, ProviderRefusedError),
+    (401, InvalidCredentialsError, InvalidCredentialsError),
+    (403, ProviderRefusedError, FileGoneError),
+    (404, ProviderRefusedError, ProviderRefusedError),
+    (408, ProviderUnavailableError, ProviderUnavailableError),
+    (409, NameTakenError, NameTakenError),
+    (413, ProviderRefusedError, ProviderRefusedError),
+    (425, ProviderUnavailableError, ProviderUnavailableError),
+    (429, RateLimitedError, RateLimitedError),
+    (499, ProviderRefusedError, ProviderRefusedError),
+    (500, ProviderUnavailableError, ProviderUnavailableError),
+    (502, ProviderUnavailableError, ProviderUnavailableError),
+    (503, ProviderUnavailableError, ProviderUnavailableError),
+    (504, ProviderUnavailableError, ProviderUnavailableError),
+    (529, ProviderUnavailableError, ProviderUnavailableError),
+]
+
+ERROR = {"error": {"code": 1, "message": "what it said", "status": "SOME_STATUS"}}
+BODIES: dict[str, Any] = {
+    "dict": ERROR,
+    "bare": ERROR["error"],
+    "list": [ERROR],
+    "text": json.dumps(ERROR),
+    "bytes": json.dumps([ERROR]).encode(),
+    "html": "<html><h1>what it said</h1>",
+    "html bytes": b"<html><h1>what it said</h1>",
+    "a text in error": {"error": "what it said"},
+}
+EMPTY_BODIES: dict[str, Any] = {
+    "empty": b"",
+    "empty text": "",
+    "empty dict": {},
+    "empty list": [],
+    "none": None,
+    "null": "null",
+    "number": 5,
+    "list of text": ["x"],
+    "null in error": {"error": None},
+    "not utf-8": b"\xff\xfe",
+    "odd details": {"error": {"details": "x"}},
+    "details of null": {"error": {"details": [None, 1, "x"]}},
+    "violations of null": {"error": {"details": [{"violations": None}]}},
+    "violations of text": {"error": {"details": [{"violations": ["x"]}]}},
+}
+
+
+class TestStatusDecides:
+    @pytest.mark.parametrize("body", BODIES | EMPTY_BODIES)
+    def test_whatever_the_body_is(self, body: str) -> None:
+        given = (BODIES | EMPTY_BODIES)[body]
+        for code, nameless, named in TABLE:
+            assert (code, type(refusal("get", code, given))) == (code, nameless)
+            assert (code, type(refusal("get", code, given, name=NAME))) == (code, named)
+
+    @pytest.mark.parametrize("body", BODIES)
+    def test_what_was_said_is_quoted(self, body: str) -> None:
+        for code in (400, 503, 429):
+            assert "what it said" in str(refusal("get", code, BODIES[body]))
+
+    @pytest.mark.parametrize(
+        "message",
+        ["API key not valid", "API_KEY_INVALID", "429 RESOURCE_EXHAUSTED", "not found", "exists"],
+    )
+    def test_no_text_decides(self, message: str) -> None:
+        body = {"error": {"message": message, "status": message, "code": 429}}
+        assert type(refusal("get", 400, body, name=NAME)) is ProviderRefusedError
+        assert type(refusal("get", 503, body, name=NAME)) is ProviderUnavailableError
+
+    def test_an_invalid_key_is_told_by_its_reason(self) -> None:
+        body = {"error": {"status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID"}]}}
+        error = refusal("get", 400, body, name=NAME)
+        assert type(error) is InvalidCredentialsError
+        assert error.args == ("get", 400, "INVALID_ARGUMENT", "")
+
+    def test_a_conflict_names_the_file(self) -> None:
+        assert refusal("upload", 409, b"", name=NAME).args == (NAME,)
+
+    def test_a_long_page_is_cut(self) -> None:
+        assert len(str(refusal("get", 400, "x" * 100_000))) < 1000
+
+
+class TestWaits:
+    @staticmethod
+    def retry_info(delay: Any) -> dict[str, Any]:
+        return {"error": {"details": [{"@type": RETRY_INFO, "retryDelay": delay}]}}
+
+    @pytest.mark.parametrize(
+        ("delay", "wait_s"),
+        [("27s", 27.0), ("0.5s", 0.5), ("58.304892710s", 58.30489271), ("0s", 0.0), ("-1s", 0.0)],
+    )
+    @pytest.mark.parametrize("code", [429, 503])
+    def test_retry_info(self, code: int, delay: str, wait_s: float) -> None:
+        error = refusal("get", code, self.retry_info(delay), {"retry-after": "99"})
+        assert isinstance(error, ProviderUnavailableError)
+        assert error.retry_after_s == wait_s
+
+    @pytest.mark.parametrize("name", ["Retry-After", "retry-after", "RETRY-AFTER"])
+    def test_retry_after(self, name: str) -> None:
+        error = refusal("get", 429, b"", httpx2.Headers({name: "7"}))
+        assert isinstance(error, RateLimitedError)
+        assert error.retry_after_s == 7.0
+        assert "Try in 7 s" in str(error)
+
+    @pytest.mark.parametrize("said", ["", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"])
+    def test_a_wait_that_says_nothing(self, said: str) -> None:
+        for error in (
+            refusal("get", 429, b"", {"retry-after": said}),
+            refusal("get", 429, self.retry_info(said)),
+        ):
+            assert isinstance(error, RateLimitedError)
+            assert error.retry_after_s is None
+
+    @pytest.mark.parametrize("said", ["inf", "nan", "1e999", "-inf"])
+    def test_a_wait_that_no_countdown_can_hold(self, said: str) -> None:
+        """A countdown of infinity kills the retry, and with it the upload."""
+        for error in (
+            refusal("get", 429, b"", {"retry-after": said}),
+            refusal("get", 429, self.retry_info(said + "s")),
+        ):
+            assert isinstance(error, RateLimitedError)
+            assert error.retry_after_s is None or math.isfinite(error.retry_after_s)
+
+    def test_the_quota_is_named(self) -> None:
+        quota = {"violations": [{"quotaId": "PerMinute"}, {"quotaMetric": "requests"}]}
+        error = refusal("get", 429, {"error": {"message": "long text", "details": [quota]}})
+        assert "(PerMinute, requests)" in str(error)
+
+
+def walk(cls: type[BaseException]) -> Iterator[type[BaseException]]:
+    yield cls
+    for child in cls.__subclasses__():
+        yield from walk(child)
+
+
+URL = "http://h/upload?upload_id=s3cret"
+REQUEST = httpx2.Request("POST", URL)
+
+
+def made(cls: type[BaseException]) -> BaseException:
+    """Make an error of this class, with the URL wherever it takes one."""
+    given: dict[str, Any] = {
+        "message": URL,
+        "request": REQUEST,
+        "response": httpx2.Response(500, request=REQUEST),
+    }
+    takes = list(inspect.signature(cls).parameters)
+    return cls(**{name: given[name] for name in takes if name in given})
+
+
+HTTP_ERRORS = [
+    error
+    for root in (httpx2.HTTPError, httpx2.StreamError, httpx2.InvalidURL)
+    for error in walk(root)
+]
+GENAI_ERRORS = [
+    error
+    for _, error in inspect.getmembers(genai_errors, inspect.isclass)
+    if issubclass(error, Exception) and error.__module__ == genai_errors.__name__
+]
+
+
+class TestTheSeam:
+    @pytest.mark.parametrize("cls", HTTP_ERRORS, ids=lambda cls: cls.__name__)
+    def test_every_error_of_the_http_client(self, cls: type[BaseException]) -> None:
+        with pytest.raises(ProviderUnavailableError) as caught, provider_call("get", NAME):
+            raise made(cls)
+        assert cls.__name__ in str(caught.value)
+        shows_no_url(caught.value)
+
+    def test_that_is_all_it_has(self) -> None:
+        public = {
+            value
+            for value in vars(httpx2).values()
+            if inspect.isclass(value) and issubclass(value, Exception)
+        }
+        assert public - set(HTTP_ERRORS) <= {httpx2.CookieConflict}  # we keep no cookies
+
+    @pytest.mark.parametrize("cls", GENAI_ERRORS, ids=lambda cls: cls.__name__)
+    def test_every_error_of_google_genai(self, cls: type[Any]) -> None:
+        error = (
+            cls(503, {"error": {"message": "m"}})
+            if issubclass(cls, genai_errors.APIError)
+            else Exception.__new__(cls)
+        )
+        with pytest.raises(ProviderUnavailableError) as caught, provider_call("get", NAME):
+            raise error
+        shows_no_url(caught.value)
+
+    def test_an_answer_of_another_shape_than_google_genai_expects(self) -> None:
+        """The SDK reads answers into pydantic models."""
+        with pytest.raises(ProviderUnavailableError), provider_call("get", NAME):
+            Patience.model_validate({"timeout_s": "abc"})
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            ConnectionResetError(104, URL),
+            BrokenPipeError(URL),
+            TimeoutError(URL),
+            OSError(113, "No route to host", URL),
+            json.JSONDecodeError(URL, URL, 0),
+            KeyError("file"),
+            UnicodeDecodeError("utf-8", b"\xff", 0, 1, URL),
+            UnicodeError("encoding with 'idna' codec failed"),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    def test_what_python_itself_raises(self, error: Exception) -> None:
+        with pytest.raises(ProviderUnavailableError) as caught, provider_call("get", NAME):
+            raise error
+        assert type(error).__name__ in str(caught.value)
+        shows_no_url(caught.value)
+
+    @pytest.mark.parametrize(
+        "error",
+        [
+            QueueUnavailableError("redis://h", "x"),
+            SourceNotFoundError("/x"),
+            ResultTimeoutError("t", "QUEUED", 1.0),
+            NameTakenError(NAME),
+        ],
+        ids=lambda error: type(error).__name__,
+    )
+    def test_our_own_pass_unchanged(self, error: ProviderUploadsError) -> None:
+        """Some of them are OSErrors."""
+        with pytest.raises(ProviderUploadsError) as caught, provider_call("get", NAME):
+            raise error
+        assert caught.value is error
+
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError(), AssertionError()])
+    def test_faults_of_ours_are_not_blamed_on_the_provider(self, error: BaseException) -> None:
+        with pytest.raises(type(error)), provider_call("get", NAME):
+            raise error
+
+    @pytest.mark.parametrize("code", [400, 403, 404, 429, 500, 503])
+    def test_a_refusal_through_google_genai(self, code: int) -> None:
+        request = httpx2.Request("GET", URL)
+        for body in (json.dumps(ERROR), json.dumps([ERROR]), "", "plain", "[]", "null", "5"):
+            response = httpx2.Response(
+                code, text=body, headers={"Retry-After": "7"}, request=request
+            )
+            with pytest.raises(ProviderUploadsError) as caught, provider_call("get", NAME):
+                genai_errors.APIError.raise_for_response(response)
+            assert type(caught.value) is type(refusal("get", code, body, name=NAME))
+            if isinstance(caught.value, ProviderUnavailableError):
+                assert caught.value.retry_after_s == 7.0
+            shows_no_url(caught.value)
+
+    @pytest.mark.parametrize("code", [400, 403, 503, 429])
+    def test_a_page_that_quotes_the_url(self, code: int) -> None:
+        for page in (f"<html>retrieving the URL: {URL}</html>", {"error": {"message": URL}}):
+            shows_no_url(refusal("get", code, page, name=NAME))
+            shows_no_url(refusal("get", code, page))
+
+
+def shows_no_url(error: BaseException) -> None:
+    assert "s3cret" not in f"{error} {error!r} {error.args} {vars(error)}"
+    assert error.__cause__ is None
+    assert error.__suppress_context__ or error.__context__ is None
+
+
+def test_the_two_validation_errors_are_not_confused() -> None:
+    assert issubclass(ValidationError, ValueError)
+    assert not issubclass(ProviderRefusedError, ValueError)
+    assert issubclass(ProviderRefusedError, PermanentError)
