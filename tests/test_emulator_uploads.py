@@ -203,10 +203,28 @@ def test_unknown_command_is_refused(client: httpx2.Client, command: str) -> None
     assert client.post("/upload/v1/files", headers=headers).status_code == 400
 
 
-def test_raw_bytes_without_a_command_are_refused_in_an_answer(client: httpx2.Client) -> None:
-    reply = client.post("/upload/v1/files", headers=KEY, content=b"x" * 8_000_000)
+@pytest.mark.parametrize("protocol", ["resumable", "bogus"])
+def test_bytes_without_a_command_are_refused_in_an_answer(
+    client: httpx2.Client, protocol: str
+) -> None:
+    headers = {**KEY, "X-Goog-Upload-Protocol": protocol}
+    reply = client.post("/upload/v1/files", headers=headers, content=b"x" * 8_000_000)
     assert reply.status_code == 400
     assert "X-Goog-Upload-Command" in reply.json()["error"]["message"]
+
+
+def test_a_chunk_may_carry_a_key_as_javascript_and_go_send_it(client: httpx2.Client) -> None:
+    headers = {**KEY, "X-Goog-Upload-Command": "upload, finalize", "X-Goog-Upload-Offset": "0"}
+    url = session_url(client, 3)
+    assert client.post(url, headers=headers, content=b"abc").status_code == 200
+
+
+def test_a_file_name_in_utf8_is_no_trouble_at_start(client: httpx2.Client) -> None:
+    name = [(b"X-Goog-Upload-File-Name", "früh.txt".encode())]
+    headers = [(k.encode(), v.encode()) for k, v in KEY.items()]
+    command = [(b"X-Goog-Upload-Command", b"start")]
+    reply = client.post("/upload/v1/files", headers=[*headers, *command, *name])
+    assert upload_status(reply) == "active"
 
 
 # --- chunks and finalize -------------------------------------------------------------------------

@@ -22,9 +22,9 @@ from provider_uploads.emulator.errors import (
     no_key,
 )
 from provider_uploads.emulator.faults import Fault, FaultKind
-from provider_uploads.emulator.files import StoredFile
 from provider_uploads.emulator.operations import Operation
 from provider_uploads.emulator.sessions import HangUp
+from provider_uploads.emulator.stored_file import StoredFile
 
 # The connection's way to be closed with a TCP reset, put into the ASGI state by server.py.
 HANG_UP = "hang_up"
@@ -60,6 +60,36 @@ def error_reply(error: ApiError) -> Response:
     return reply
 
 
+def base_url_of(request: Request) -> str:
+    """``scheme://host`` as the client, or the proxy in front of us, sees it."""
+    scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
+    host = request.headers.get("host") or request.url.netloc
+    return f"{scheme.split(',')[0].strip()}://{host}"
+
+
+def owner_of(engine: Engine, request: Request) -> str:
+    """The API key, which stands for its project; 403 without one, 400 if it is not known.
+
+    Where any key will do, a bearer token will too: it stands for the project it names.
+    """
+    key = request.headers.get("x-goog-api-key") or request.query_params.get("key")
+    accepted = engine.config.api_keys
+    if key:
+        if accepted and key not in accepted:
+            raise bad_key()
+        return key
+    token = bearer_token(request)
+    if token is None or accepted:
+        raise no_key()
+    return f"bearer:{request.headers.get('x-goog-user-project') or token}"
+
+
+def bearer_token(request: Request) -> str | None:
+    """The OAuth token a request carries; nobody here can tell whether it is a good one."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return (token.strip() or None) if scheme.lower() == "bearer" else None
+
+
 class Call:
     """A request for one operation."""
 
@@ -72,10 +102,7 @@ class Call:
     @property
     def base_url(self) -> str:
         """``scheme://host`` as the client, or the proxy in front of us, sees it."""
-        headers = self.request.headers
-        scheme = headers.get("x-forwarded-proto", self.request.url.scheme)
-        host = headers.get("host") or self.request.url.netloc
-        return f"{scheme.split(',')[0].strip()}://{host}"
+        return base_url_of(self.request)
 
     @property
     def hang_up(self) -> HangUp | None:
@@ -85,13 +112,13 @@ class Call:
 
     def owner(self) -> str:
         """The API key, which stands for its project; 403 without one, 400 if it is not known."""
-        key = self.request.headers.get("x-goog-api-key") or self.request.query_params.get("key")
-        if not key:
-            raise no_key()
-        accepted = self.engine.config.api_keys
-        if accepted and key not in accepted:
-            raise bad_key()
-        return key
+        return owner_of(self.engine, self.request)
+
+    @property
+    def content_length(self) -> int | None:
+        """How long the body is, if the client says it beforehand."""
+        value = self.request.headers.get("content-length")
+        return None if value is None else int(value)
 
     def meet_faults(self, labels: Sequence[str] = ()) -> Fault | None:
         """Let strike what was ordered; returned is a reset that has to wait for some bytes."""
@@ -127,13 +154,15 @@ class Call:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.engine.stopping.wait(), seconds)
 
-    async def json(self) -> Any:
+    async def json(self, max_bytes: int = _MAX_JSON_BYTES) -> Any:
         """The body as JSON, ``{}`` if there is none; 400 if it is not JSON."""
-        body = b""
+        body = bytearray()
         async for block in self.blocks():
             body += block
-            if len(body) > _MAX_JSON_BYTES:
-                raise invalid_argument("The JSON body is too large.")
+            if len(body) > max_bytes:
+                raise invalid_argument(
+                    f"Request payload size exceeds the limit: {max_bytes} bytes."
+                )
         try:
             return json.loads(body) if body.strip() else {}
         except ValueError:

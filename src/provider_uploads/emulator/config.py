@@ -10,6 +10,8 @@ from typing import Literal
 
 # 2 GB per file is the documented limit.
 MAX_FILE_BYTES = 2 * 1024**3
+# 20 GB per project are the documented limit; here every key is a project.
+MAX_PROJECT_BYTES = 20 * 1024**3
 
 # Types the service works on before it calls the file ACTIVE; all others are ACTIVE at once.
 PROCESSED_MIME_TYPES = ("video/*", "application/pdf")
@@ -25,6 +27,9 @@ class EmulatorConfig:
     ``bandwidth_mib_s`` is what one upload may bring a second, 0 for as much as it can.
     ``keep_bytes`` keeps the bytes of finished files on disk for as long as the emulator runs.
     ``data_dir`` is where the emulator makes its own temporary folder (default: the system's).
+    ``max_project_bytes`` is what all files of one key may have together.
+    ``gateway_finalizes_first``: under ``/genai`` the first request with bytes is taken for the
+    whole file, as Bifrost does; False lets chunks add up until ``finalize``.
     """
 
     processing_s: float = 2.0
@@ -36,7 +41,9 @@ class EmulatorConfig:
     data_dir: Path | None = None
     sha256_encoding: Literal["hex", "raw"] = "hex"
     max_file_bytes: int = MAX_FILE_BYTES
+    max_project_bytes: int = MAX_PROJECT_BYTES
     chunk_granularity_bytes: int = 256 * 1024
+    gateway_finalizes_first: bool = True
 
     def __post_init__(self) -> None:
         if self.processing_s < 0 or any(s < 0 for s in self.processing_by_mime.values()):
@@ -49,6 +56,8 @@ class EmulatorConfig:
             )
         if self.max_file_bytes < 0:
             raise ValueError("max_file_bytes cannot be negative")
+        if self.max_project_bytes < 0:
+            raise ValueError("max_project_bytes cannot be negative")
         if self.chunk_granularity_bytes < 1:
             raise ValueError("chunk_granularity_bytes must be at least 1 (1 allows every length)")
         if self.sha256_encoding not in ("hex", "raw"):

@@ -6,19 +6,34 @@ It belongs to the thread of its event loop; other threads reach it through Local
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from provider_uploads.emulator.clock import SECOND_NS, Clock, rfc3339, system_clock
+from provider_uploads.emulator.clock import (
+    SECOND_NS,
+    AdjustableClock,
+    Clock,
+    rfc3339,
+    system_clock,
+)
 from provider_uploads.emulator.config import EmulatorConfig
 from provider_uploads.emulator.counters import Counters
-from provider_uploads.emulator.errors import ApiError
+from provider_uploads.emulator.errors import ApiError, storage_full
 from provider_uploads.emulator.faults import FaultBook
-from provider_uploads.emulator.files import FileStore, StoredFile
-from provider_uploads.emulator.metadata import FileMetadata
+from provider_uploads.emulator.files import FileStore
+from provider_uploads.emulator.gateway_store import GatewayStore
+from provider_uploads.emulator.metadata import MAX_ID_CHARS, FileMetadata
 from provider_uploads.emulator.sessions import SessionStore, UploadSession
+from provider_uploads.emulator.stored_file import Fate, Source, StoredFile
+
+# The ids the service gives to what it makes are longer than those it lets others choose.
+_MAX_GENERATED_ID_CHARS = 63
 
 
 class Engine:
@@ -26,9 +41,10 @@ class Engine:
 
     def __init__(self, config: EmulatorConfig, clock: Clock = system_clock) -> None:
         self.config = config
-        self.clock = clock
-        self.files = FileStore(clock)
-        self.sessions = SessionStore(clock)
+        self.clock = AdjustableClock(clock)
+        self.files = FileStore(self.clock)
+        self.sessions = SessionStore(self.clock)
+        self.gateway = GatewayStore(self.clock)
         self.faults = FaultBook()
         self.counters = Counters()
         self.stopping = asyncio.Event()
@@ -48,14 +64,25 @@ class Engine:
         """Open an upload session; nothing is on disk yet."""
         return self.sessions.start(owner, metadata, self.folder)
 
-    def finish_session(self, session: UploadSession) -> StoredFile:
+    @contextmanager
+    def temporary_session(self, owner: str, metadata: FileMetadata) -> Iterator[UploadSession]:
+        """Open a session nobody is told about: it does not outlive the block."""
+        session = self.start_session(owner, metadata)
+        try:
+            yield session
+        finally:
+            self.sessions.discard(session)
+
+    def finish_session(
+        self, session: UploadSession, source: Source = Source.UPLOADED
+    ) -> StoredFile:
         """Make the file out of a complete session, or end the session with the refusal.
 
         Name, display name and MIME type are looked at only now, when all bytes are sent: that is
         where the real service refuses them too.
         """
         try:
-            file = self._make_file(session)
+            file = self._make_file(session, source)
         except ApiError as refusal:
             final = refusal.final()
             session.finish(final)
@@ -65,12 +92,38 @@ class Engine:
         self.counters.files_made += 1
         return file
 
-    def _make_file(self, session: UploadSession) -> StoredFile:
+    def check_room(self, owner: str, more_bytes: int) -> None:
+        """429 if the owner's files would be too much with these."""
+        if self.files.project_bytes(owner) + more_bytes > self.config.max_project_bytes:
+            raise storage_full(self.config.max_project_bytes)
+
+    def register(self, owner: str, gcs_uri: str) -> StoredFile:
+        """Make a file of what lies in Cloud Storage; nobody looks there."""
+        file = StoredFile(
+            file_id=self.files.name_for(None),
+            owner=owner,
+            display_name=None,
+            mime_type=mimetypes.guess_type(gcs_uri)[0] or "application/octet-stream",
+            size_bytes=None,
+            sha256_hex=None,
+            create_ns=self.clock(),
+            sequence=self.files.next_sequence(),
+            source=Source.REGISTERED,
+            gcs_uri=gcs_uri,
+        )
+        self.files.add(file)
+        self.counters.files_made += 1
+        return file
+
+    def _make_file(self, session: UploadSession, source: Source) -> StoredFile:
         metadata = session.metadata
-        chosen_id = metadata.chosen_id()
+        generated = source is Source.GENERATED
+        chosen_id = metadata.chosen_id(_MAX_GENERATED_ID_CHARS if generated else MAX_ID_CHARS)
         metadata.check()
         file_id = self.files.name_for(chosen_id)
+        self.check_room(session.owner, session.received_bytes)
         labels = (f"files/{file_id}", metadata.display_name or "")
+        processing_s = 0 if generated else self.config.processing_s_for(metadata.mime_type)
         return StoredFile(
             file_id=file_id,
             owner=session.owner,
@@ -79,17 +132,18 @@ class Engine:
             size_bytes=session.received_bytes,
             sha256_hex=session.sha256_hex,
             create_ns=self.clock(),
-            processing_ns=int(self.config.processing_s_for(metadata.mime_type) * SECOND_NS),
-            fate=self.faults.at_file(labels),
+            processing_ns=int(processing_s * SECOND_NS),
+            fate=Fate.ACTIVE if generated else self.faults.at_file(labels),
             sequence=self.files.next_sequence(),
-            path=session.path if self.config.keep_bytes else None,
+            source=source,
+            path=session.path if generated or self.config.keep_bytes else None,
         )
 
     def counters_json(self) -> dict[str, Any]:
         """The counters, and how much is held right now."""
         return {
             **self.counters.json(),
-            "sessions_open": sum(1 for _ in self.sessions),
+            "sessions_open": len(self.sessions_json()),
             "bytes_stored": self.files.stored_bytes,
         }
 
@@ -104,6 +158,7 @@ class Engine:
                 "size_bytes": file.size_bytes,
                 "sha256": file.sha256_hex,
                 "state": file.state(now_ns),
+                "source": str(file.source),
                 "create_time": rfc3339(file.create_ns),
                 "path": None if file.path is None else str(file.path),
             }
@@ -120,13 +175,18 @@ class Engine:
                 "received_bytes": session.received_bytes,
                 "declared_bytes": session.metadata.declared_bytes,
             }
-            for session in self.sessions
+            for session in chain(self.sessions, self.gateway)
         ]
 
+    def clock_json(self) -> dict[str, Any]:
+        """What time it is here, and how far the clock has been put forward."""
+        return {"now": rfc3339(self.clock()), "advanced_s": self.clock.advanced_s}
+
     def reset(self) -> None:
-        """Forget files, sessions, faults and counters."""
+        """Forget files, sessions, faults and counters; the clock stays where it is."""
         self.files.clear()
         self.sessions.clear()
+        self.gateway.clear()
         self.faults.clear()
         self.counters.clear()
 

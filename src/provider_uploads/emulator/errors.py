@@ -119,12 +119,40 @@ def bad_key() -> ApiError:
     )
 
 
+def unauthenticated() -> ApiError:
+    """401: a call that needs somebody's credentials, without them."""
+    return _error(
+        401,
+        "UNAUTHENTICATED",
+        "Request is missing required authentication credential. Expected OAuth 2 access token, "
+        "login cookie or other valid authentication credential.",
+    )
+
+
 def no_such_file(file_id: str) -> ApiError:
     """403 for a file that is missing, gone, or another project's: the service never says 404."""
     return _error(
         403,
         "PERMISSION_DENIED",
         f"You do not have permission to access the File {file_id} or it may not exist.",
+    )
+
+
+def not_active(name: str) -> ApiError:
+    """400: a file that is to be read but is still processed, or could not be."""
+    return _error(
+        400,
+        "FAILED_PRECONDITION",
+        f"The File {name} is not in an ACTIVE state and usage is not allowed.",
+    )
+
+
+def storage_full(max_project_bytes: int) -> ApiError:
+    """429: the project's files would be more than it may store."""
+    return _error(
+        429,
+        "RESOURCE_EXHAUSTED",
+        f"The project's files may have {max_project_bytes} bytes together; delete some first.",
     )
 
 

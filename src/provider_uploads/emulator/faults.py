@@ -14,8 +14,8 @@ from provider_uploads.emulator.errors import (
     rate_limited,
     unavailable,
 )
-from provider_uploads.emulator.files import Fate
 from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.stored_file import Fate
 
 DEFAULT_RETRY_DELAY_S = 1.0
 
@@ -68,9 +68,11 @@ _RULES: dict[FaultKind, _Rule] = {
 class Fault:
     """One order: at the ``nth`` matching request from now, and the ``count - 1`` after it.
 
-    ``match`` is a part of the file's name or display name. ``file_failed`` and ``file_stuck``
-    count the files that are made, all other kinds count requests. ``reset`` on an upload closes
-    the connection after ``after_bytes`` of that request were taken, else before any.
+    ``match`` is a part of the file's name or display name (for ``generate`` of one file among
+    those given, or of the model's name; for ``register`` of a uri). ``file_failed`` and
+    ``file_stuck`` count the files that are uploaded, all other kinds count requests. ``reset`` on
+    an upload closes the connection after ``after_bytes`` of that request were taken, else before
+    any.
     """
 
     operation: Operation

@@ -13,8 +13,10 @@ from provider_uploads.emulator.config import EmulatorConfig
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import EmulatorError
 from provider_uploads.emulator.faults import Fault, FaultKind
+from provider_uploads.emulator.metadata import FileMetadata
 from provider_uploads.emulator.operations import Operation
 from provider_uploads.emulator.server import Server, listen, url_of
+from provider_uploads.emulator.stored_file import Source
 
 _Result = TypeVar("_Result")
 _PATIENCE_S = 10.0
@@ -114,8 +116,35 @@ class LocalGemini:
         """The sessions that can still take bytes, oldest first."""
         return self._ask(lambda engine: engine.sessions_json())
 
+    def advance_clock(self, advance_s: float) -> None:
+        """Let time pass: what is due to expire, expires; what is processed, gets ready."""
+        self._ask(lambda engine: engine.clock.advance(advance_s))
+
+    def add_generated(
+        self,
+        data: bytes,
+        *,
+        key: str,
+        name: str | None = None,
+        display_name: str | None = None,
+        mime_type: str = "application/octet-stream",
+    ) -> dict[str, Any]:
+        """Make a file of the kind that can be downloaded; returned is its File resource."""
+        metadata = FileMetadata(
+            name=name, display_name=display_name, mime_type=mime_type, declared_bytes=None
+        )
+
+        def add(engine: Engine) -> dict[str, Any]:
+            with engine.temporary_session(key, metadata) as session:
+                with session.writer() as writer:
+                    writer.write(data)
+                file = engine.finish_session(session, Source.GENERATED)
+            return file.resource(engine.clock(), self.url, engine.config.sha256_encoding)
+
+        return self._ask(add)
+
     def reset(self) -> None:
-        """Forget files, sessions, faults and counters."""
+        """Forget files, sessions, faults and counters; the clock stays where it is."""
         self._ask(lambda engine: engine.reset())
 
     def _ask(self, question: Callable[[Engine], _Result]) -> _Result:

@@ -11,7 +11,9 @@ from provider_uploads.emulator.errors import invalid_argument
 
 MAX_DISPLAY_NAME_CHARS = 512
 
-_FILE_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?")
+MAX_ID_CHARS = 40
+
+_FILE_ID = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?")
 _TOKEN = r"[A-Za-z0-9!#$&^_.+-]+"  # noqa: S105 - a grammar, not a secret
 _MIME_TYPE = re.compile(rf"{_TOKEN}/{_TOKEN}")
 
@@ -51,12 +53,23 @@ class FileMetadata:
             declared_bytes=None if declared is None else _size(declared, field),
         )
 
+    @classmethod
+    def from_raw(cls, headers: Mapping[str, str]) -> FileMetadata:
+        """Read what a request says that is nothing but the file's bytes."""
+        file_name = headers.get("x-goog-upload-file-name")
+        return cls(
+            name=None,
+            display_name=None if file_name is None else _utf8(file_name),
+            mime_type=headers.get("content-type") or "application/octet-stream",
+            declared_bytes=None,
+        )
+
     @property
     def labels(self) -> tuple[str, ...]:
         """What a fault may be aimed at."""
         return tuple(label for label in (self.name, self.display_name) if label)
 
-    def chosen_id(self) -> str | None:
+    def chosen_id(self, max_chars: int = MAX_ID_CHARS) -> str | None:
         """The id the caller chose, None if the service is to make one; 400 if it is not allowed."""
         if not self.name or self.name == "files/":
             return None
@@ -66,10 +79,10 @@ class FileMetadata:
                 "CreateFileRequest.file.name: must have the form files/<id>, "
                 f"this is {self.name!r}."
             )
-        if not _FILE_ID.fullmatch(file_id):
+        if len(file_id) > max_chars or not _FILE_ID.fullmatch(file_id):
             raise invalid_argument(
-                "CreateFileRequest.file.name: the id may have up to 40 lowercase letters, digits "
-                f"and dashes, with no dash first or last; this is {file_id!r}."
+                f"CreateFileRequest.file.name: the id may have up to {max_chars} lowercase "
+                f"letters, digits and dashes, with no dash first or last; this is {file_id!r}."
             )
         return file_id
 
@@ -86,6 +99,14 @@ class FileMetadata:
                 f"Unsupported MIME type: {self.mime_type}. "
                 "It must be type/subtype without parameters."
             )
+
+
+def _utf8(header: str) -> str:
+    """Some clients send UTF-8 in a header; the ASGI server has read it as Latin-1."""
+    try:
+        return header.encode("latin-1").decode()
+    except UnicodeError:
+        return header
 
 
 def _text(file: dict[str, Any], snake: str, camel: str) -> str | None:

@@ -6,7 +6,11 @@ from enum import StrEnum
 
 
 class Operation(StrEnum):
-    """One kind of call; ``upload`` is every request with file bytes, a bare ``finalize`` too."""
+    """One kind of call, at the service itself or through the gateway.
+
+    ``upload`` is every request with file bytes (raw, multipart, a chunk) and a bare ``finalize``;
+    ``download`` is both the redirect and the request for the bytes that follows it.
+    """
 
     START = "start"
     UPLOAD = "upload"
@@ -15,3 +19,6 @@ class Operation(StrEnum):
     GET = "get"
     LIST = "list"
     DELETE = "delete"
+    REGISTER = "register"
+    DOWNLOAD = "download"
+    GENERATE = "generate"

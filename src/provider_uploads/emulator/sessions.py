@@ -15,8 +15,8 @@ from typing import Self
 
 from provider_uploads.emulator.clock import SECOND_NS, Clock
 from provider_uploads.emulator.errors import ApiError, not_found
-from provider_uploads.emulator.files import StoredFile
 from provider_uploads.emulator.metadata import FileMetadata
+from provider_uploads.emulator.stored_file import StoredFile
 
 # About what Google documents for the same upload front end elsewhere.
 LIFETIME_NS = 7 * 24 * 3600 * SECOND_NS
@@ -176,6 +176,12 @@ class SessionStore:
             return self._sessions[upload_id]
         except KeyError:
             raise not_found("The upload session was not found.") from None
+
+    def discard(self, session: UploadSession) -> None:
+        """Forget a session nobody was told about; if it did not become a file, its bytes too."""
+        if session.state is SessionState.ACTIVE:
+            session.cancel()
+        self._sessions.pop(session.upload_id, None)
 
     def clear(self) -> None:
         """Forget all sessions and cut off whoever still sends."""

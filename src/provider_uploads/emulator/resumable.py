@@ -1,0 +1,210 @@
+"""The resumable upload protocol, as the service speaks it.
+
+    POST /upload/v1beta/files                        POST <session URL>
+    X-Goog-Upload-Protocol: resumable                X-Goog-Upload-Command: upload, finalize
+    X-Goog-Upload-Command: start                     X-Goog-Upload-Offset: 0
+    X-Goog-Upload-Header-Content-Length: 11
+    X-Goog-Upload-Header-Content-Type: text/plain    hello world
+    {"file": {"display_name": "greeting"}}
+
+    200 OK                                           200 OK
+    X-Goog-Upload-Status: active                     X-Goog-Upload-Status: final
+    X-Goog-Upload-URL: <session URL>                 {"file": {"name": "files/…", …}}
+    X-Goog-Upload-Chunk-Granularity: 262144
+
+Further commands to the session URL: ``upload`` (more will follow), ``finalize`` (no bytes),
+``query`` (X-Goog-Upload-Size-Received says where to go on) and ``cancel``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from provider_uploads.emulator.calls import Call, Handler, RawHeaders, json_reply
+from provider_uploads.emulator.errors import ApiError, gone, invalid_argument
+from provider_uploads.emulator.intake import check_complete, final_reply, take_bytes, too_large
+from provider_uploads.emulator.metadata import FileMetadata
+from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.sessions import SessionState, UploadSession
+from provider_uploads.emulator.stored_file import StoredFile
+
+# Rounds of asyncio's loop from a connection in the backlog to its request's first step, and some.
+_ROUNDS_TO_ACCEPT = 10
+
+
+def upload_commands(request: Request) -> frozenset[str]:
+    """What a request is to do: ``upload, finalize`` is both at once."""
+    header = request.headers.get("x-goog-upload-command", "")
+    return frozenset(re.findall(r"[^,\s]+", header.lower()))
+
+
+def resumable_handler(request: Request) -> tuple[Operation, Handler] | None:
+    """What a request means follows from its commands and from whether it names a session."""
+    return _HANDLERS.get((upload_commands(request), "upload_id" in request.query_params))
+
+
+async def _start(call: Call) -> Response:
+    owner = call.owner()
+    metadata = FileMetadata.from_start(await call.json(), call.request.headers)
+    call.meet_faults(metadata.labels)
+    max_file_bytes = call.engine.config.max_file_bytes
+    if metadata.declared_bytes is not None and metadata.declared_bytes > max_file_bytes:
+        raise too_large(max_file_bytes)
+    call.engine.check_room(owner, metadata.declared_bytes or 0)
+    session = call.engine.start_session(owner, metadata)
+    url = (
+        f"{call.base_url}{call.request.url.path}"
+        f"?upload_id={session.upload_id}&upload_protocol=resumable"
+    ).encode()
+    # The spelling of URL matters: aiohttp's users look for exactly this one or all lower case.
+    headers = [
+        (b"X-Goog-Upload-Status", b"active"),
+        (b"X-Goog-Upload-URL", url),
+        (b"X-Goog-Upload-Control-URL", url),
+        _granularity(call),
+        (b"X-GUploader-UploadID", session.upload_id.encode()),
+    ]
+    return json_reply({}, headers=headers)
+
+
+async def _upload(call: Call) -> Response:
+    session = _session(call)
+    fault = call.meet_faults(session.metadata.labels)
+    commands = upload_commands(call.request)
+    async with session.turn(call.hang_up):
+        if session.state is not SessionState.ACTIVE:
+            return await _finished(call, session)
+        _check_chunk(call, session, commands)
+        stop_after_bytes = None if fault is None else fault.after_bytes
+        await take_bytes(session, call.blocks(), _most_bytes(call, session), stop_after_bytes)
+        if "finalize" not in commands:
+            return json_reply({}, headers=_active(call, session))
+        check_complete(session)  # if not, the client may query and send what is missing
+        return final_reply(call, call.engine.finish_session(session))
+
+
+async def _finished(call: Call, session: UploadSession) -> Response:
+    """Answer an upload request to a session that is over.
+
+    The answer to the first finalize may have been lost: the same request again gets it again.
+    """
+    file = _result(session)
+    offset = _offset_header(call)
+    length_bytes = await call.drain()
+    repeated = offset is None or offset + length_bytes == file.size_bytes
+    if "finalize" in upload_commands(call.request) and repeated:
+        return final_reply(call, file)
+    raise invalid_argument("The upload has already been finalized.").final(file.size_bytes)
+
+
+async def _query(call: Call) -> Response:
+    session = _session(call)
+    call.meet_faults(session.metadata.labels)
+    # A request sent before this one may still wait unread on a new connection: let it have its
+    # turn first, or the offset named here would be outdated at once.
+    for _ in range(_ROUNDS_TO_ACCEPT):
+        await asyncio.sleep(0)
+    async with session.turn(call.hang_up):
+        if session.state is SessionState.ACTIVE:
+            return json_reply({}, headers=_active(call, session))
+        return final_reply(call, _result(session))
+
+
+async def _cancel(call: Call) -> Response:
+    session = _session(call)
+    call.meet_faults(session.metadata.labels)
+    async with session.turn(call.hang_up, at_once=True):
+        if session.state is SessionState.FINAL:
+            raise invalid_argument("The upload has already been finalized.").final()
+        if session.state is SessionState.CANCELLED:
+            raise gone("The upload was cancelled.")
+        session.cancel()
+        return json_reply({}, headers=[(b"X-Goog-Upload-Status", b"cancelled")])
+
+
+def _check_chunk(call: Call, session: UploadSession, commands: frozenset[str]) -> None:
+    """Refuse what can be refused before any byte is taken.
+
+    The refusals say ``final`` though the session lives on: google-genai takes an error with
+    ``active`` for success and would run on, leaving a hole.
+    """
+    received_bytes = session.received_bytes
+    offset = _offset_header(call)
+    if offset is None and "upload" in commands:
+        raise invalid_argument("X-Goog-Upload-Offset: is missing.").final(received_bytes)
+    if offset is not None and offset != received_bytes:
+        raise invalid_argument(
+            f"X-Goog-Upload-Offset: is {offset}, but {received_bytes} bytes have arrived."
+        ).final(received_bytes)
+    length_bytes = call.content_length
+    if length_bytes is None:
+        return
+    if length_bytes and "upload" not in commands:
+        raise invalid_argument("finalize without upload has no body.").final(received_bytes)
+    granularity_bytes = call.engine.config.chunk_granularity_bytes
+    if "finalize" not in commands and length_bytes % granularity_bytes:
+        raise invalid_argument(
+            f"Every chunk but the last must be a multiple of {granularity_bytes} bytes, "
+            f"this has {length_bytes}."
+        ).final(received_bytes)
+    most_bytes = _most_bytes(call, session)
+    if received_bytes + length_bytes > most_bytes:
+        raise too_large(most_bytes).final(received_bytes)
+
+
+def _session(call: Call) -> UploadSession:
+    return call.engine.sessions.get(call.request.query_params["upload_id"])
+
+
+def _result(session: UploadSession) -> StoredFile:
+    """The file a session ended with; what it ended with instead is raised."""
+    if isinstance(session.outcome, ApiError):
+        raise session.outcome
+    if session.outcome is None:
+        raise gone("The upload was cancelled.")
+    return session.outcome
+
+
+def _most_bytes(call: Call, session: UploadSession) -> int:
+    declared_bytes = session.metadata.declared_bytes
+    return call.engine.config.max_file_bytes if declared_bytes is None else declared_bytes
+
+
+def _offset_header(call: Call) -> int | None:
+    value = call.request.headers.get("x-goog-upload-offset")
+    if value is None:
+        return None
+    if not re.fullmatch(r"[0-9]{1,19}", value):
+        raise invalid_argument("X-Goog-Upload-Offset: must be a number of bytes.").final()
+    return int(value)
+
+
+def _granularity(call: Call) -> tuple[bytes, bytes]:
+    granularity_bytes = call.engine.config.chunk_granularity_bytes
+    return (b"X-Goog-Upload-Chunk-Granularity", str(granularity_bytes).encode())
+
+
+def _active(call: Call, session: UploadSession) -> RawHeaders:
+    return [
+        (b"X-Goog-Upload-Status", b"active"),
+        (b"X-Goog-Upload-Size-Received", str(session.received_bytes).encode()),
+        _granularity(call),
+    ]
+
+
+_UPLOADS: tuple[frozenset[str], ...] = (
+    frozenset({"upload"}),
+    frozenset({"upload", "finalize"}),
+    frozenset({"finalize"}),
+)
+
+_HANDLERS: dict[tuple[frozenset[str], bool], tuple[Operation, Handler]] = {
+    (frozenset({"start"}), False): (Operation.START, _start),
+    (frozenset({"query"}), True): (Operation.QUERY, _query),
+    (frozenset({"cancel"}), True): (Operation.CANCEL, _cancel),
+    **{(commands, True): (Operation.UPLOAD, _upload) for commands in _UPLOADS},
+}
