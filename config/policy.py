@@ -6,13 +6,14 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from provider_uploads.backoff import Backoff
+from provider_uploads.settings import env_file
 
 
 class Policy(BaseSettings):
     """The tasks' numbers; seconds unless the name says otherwise."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PROVIDER_UPLOADS_", env_ignore_empty=True, frozen=True
+        env_prefix="PROVIDER_UPLOADS_", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
     #: An upload is tried this often before its last error is its end: about six minutes.
@@ -55,4 +56,4 @@ class Policy(BaseSettings):
         return Backoff(self.delete_retry_first_s, 2.0, self.delete_retry_max_s)
 
 
-policy = Policy()
+policy = Policy(_env_file=env_file())

@@ -13,8 +13,7 @@ from typing import Any
 from celery.canvas import Signature
 
 from provider_uploads import contract
-from provider_uploads.backoff import Backoff
-from provider_uploads.records import Patience, UploadRequest
+from provider_uploads.records import UploadRequest
 from tasks.celery import app
 
 
@@ -30,7 +29,7 @@ def wait_until_active(request: UploadRequest) -> Signature[Any]:
         args=(request.upload_id,),
         immutable=True,
         queue=contract.CONTROL_QUEUE,
-        countdown=looks(request.patience).delay(0),
+        countdown=request.patience.looks.delay(0),
     )
 
 
@@ -39,8 +38,3 @@ def clean_up(upload_id: str) -> Signature[Any]:
     return app.signature(
         contract.DELETE, args=(upload_id,), immutable=True, queue=contract.CONTROL_QUEUE
     )
-
-
-def looks(patience: Patience) -> Backoff:
-    """Return the waits between looks."""
-    return Backoff(patience.poll_s, patience.backoff_factor, patience.max_poll_s, patience.jitter_s)

@@ -16,7 +16,6 @@ from provider_uploads.errors import (
 )
 from provider_uploads.records import ProviderFile, Stage
 from provider_uploads.rows import Row, Verdict
-from tasks.canvases import looks
 from tasks.celery import app
 from tasks.context import gemini, ledger, recorded
 from tasks.waiting import come_back
@@ -46,7 +45,7 @@ def poll_until_active(self: Task[Any, Any], upload_id: str) -> dict[str, Any]:
         left_s = (row.deadline_at or 0.0) - now
         if left_s <= 0:
             raise _too_late(row, file, trouble)
-        wait_s = looks(row.request.patience).delay(self.request.retries + 1)
+        wait_s = row.request.patience.looks.delay(self.request.retries + 1)
         if trouble is not None:
             wait_s = max(wait_s, trouble.retry_after_s or 0.0)
         # The last look falls just behind the deadline, however long the next wait would be.

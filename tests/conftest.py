@@ -30,6 +30,7 @@ KEY = "a-key-only-tests-know"
 for name in list(os.environ):
     if name.startswith(("PROVIDER_UPLOADS_", "CELERY_", "GEMINI_", "GOOGLE_", "FLOWER_")):
         del os.environ[name]
+os.environ["PROVIDER_UPLOADS_ENV_FILE"] = ""  # nor the .env in their checkout
 
 
 @pytest.fixture(autouse=True)

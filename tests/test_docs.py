@@ -29,7 +29,12 @@ class Block:
     text: str
 
 
-BLOCKS = [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", README, re.S | re.M)]
+def blocks(text: str) -> list[Block]:
+    return [Block(*found) for found in re.findall(r"^```(\w+)\n(.*?)^```$", text, re.S | re.M)]
+
+
+BLOCKS = blocks(README)
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 
 def console(command: str) -> list[str]:
@@ -44,6 +49,7 @@ def console(command: str) -> list[str]:
 def masked(line: str) -> str:
     """Return a line without what differs from run to run: ids, ports, times, widths, URIs."""
     line = re.sub(r"http://127\.0\.0\.1:\d+/\S*", "URI", line)  # folded at the terminal's width
+    line = re.sub(r"files/pu-[0-9a-f]{32}", "files/ID", line)
     line = re.sub(r"\d+(\.\d+)?", "N", line)
     return re.sub(r"(\s|─)+", " ", line).strip()
 
@@ -73,6 +79,7 @@ def continues_a_cell(line: str) -> bool:
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
     """A folder with a report.pdf, and the stack that the README tells to run."""
     folder = tmp_path_factory.mktemp("reader")
+    (folder / "sample.mp3").write_bytes(b"ID3 is all that a name needs")
     report = next(p for p in make_samples(folder, video=False) if p.suffix == ".pdf")
     with Stack(StackOptions(redis_port=0, processing_s=1, roots=(folder.resolve(),))) as stack:
         scripts = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -81,6 +88,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
             "PATH": scripts,
             "COLUMNS": "118",
             "PROVIDER_UPLOADS_REDIS_URL": stack.redis_url,
+            "PROVIDER_UPLOADS_BASE_URL": stack.base_url,
+            "GEMINI_API_KEY": "any",
         }
         assert report.name == "report.pdf"
         yield folder, env
@@ -135,6 +144,18 @@ def test_the_command_line(environment: tuple[Path, dict[str, str]]) -> None:
     folder, env = environment
     command = "provider-uploads upload --wait report.pdf"
     assert_shows(console(command), run(command, folder, env))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_page_of_the_docs(page: Path, environment: tuple[Path, dict[str, str]]) -> None:
+    """Every program on it runs and prints the text below it."""
+    folder, env = environment
+    found = blocks(page.read_text())
+    assert found
+    assert [block.language for block in found] == ["python", "text"] * (len(found) // 2)
+    for code, shown in zip(found[::2], found[1::2], strict=True):
+        (folder / "page.py").write_text(code.text)
+        assert_shows(shown.text.splitlines(), run("python page.py", folder, env))
 
 
 def test_up(environment: tuple[Path, dict[str, str]]) -> None:

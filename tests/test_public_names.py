@@ -15,6 +15,10 @@ import provider_uploads
 def test_the_public_names() -> None:
     assert provider_uploads.__all__ == [
         "UploadQueue",
+        "upload_and_wait_active",
+        "preupload_and_wait_active",
+        "aupload_and_wait_active",
+        "apreupload_and_wait_active",
         "UploadResult",
         "UploadStatus",
         "Stage",
@@ -26,6 +30,8 @@ def test_the_public_names() -> None:
         "SourceError",
         "UploadFailedError",
         "UploadInactiveError",
+        "MissingCredentialsError",
+        "MissingDependencyError",
     ]
 
 

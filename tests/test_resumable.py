@@ -919,7 +919,7 @@ cuts = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(size=sizes, cut_after=cuts, seed=st.integers(0, 2**32))
 @example(size=0, cut_after=[0, 1], seed=0)
 @example(size=2 * BLOCK_BYTES, cut_after=[2 * BLOCK_BYTES, 0], seed=1)

@@ -42,6 +42,39 @@ def test_which_key_wins(
     assert settings().key() == key
 
 
+@pytest.mark.parametrize(
+    ("variable", "key"),
+    [
+        ({}, "from the file"),
+        ({"GEMINI_API_KEY": "gemini"}, "from the file"),  # ours goes first, wherever it stands
+        ({"PROVIDER_UPLOADS_API_KEY": "from the environment"}, "from the environment"),
+    ],
+)
+def test_an_env_file_in_the_working_directory(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variable: dict[str, str], key: str
+) -> None:
+    (tmp_path / ".env").write_text(
+        "PROVIDER_UPLOADS_API_KEY=from the file\nPROVIDER_UPLOADS_API_VERSION=v1\nTHEIRS=1\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PROVIDER_UPLOADS_ENV_FILE")
+    for name, value in variable.items():
+        monkeypatch.setenv(name, value)
+    assert settings().key() == key
+    assert settings().api_version == "v1"
+
+
+def test_another_env_file_or_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("GEMINI_API_KEY=from the working directory\n")
+    (tmp_path / "prod.env").write_text("GEMINI_API_KEY=from another file\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MissingCredentialsError):
+        settings().key()  # the tests' own environment says: none
+    monkeypatch.setenv("PROVIDER_UPLOADS_ENV_FILE", str(tmp_path / "prod.env"))
+    settings.cache_clear()
+    assert settings().key() == "from another file"
+
+
 def test_an_empty_key_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", "")
     with pytest.raises(MissingCredentialsError):

@@ -1,7 +1,15 @@
 """Files into the Gemini File API, reliably: enqueue, watch, use."""
 
 from provider_uploads.client import UploadQueue
+from provider_uploads.direct import (
+    apreupload_and_wait_active,
+    aupload_and_wait_active,
+    preupload_and_wait_active,
+    upload_and_wait_active,
+)
 from provider_uploads.errors import (
+    MissingCredentialsError,
+    MissingDependencyError,
     PermanentError,
     ProviderUploadsError,
     QueueUnavailableError,
@@ -15,6 +23,11 @@ from provider_uploads.records import Stage, UploadResult, UploadStatus
 
 __all__ = [  # noqa: RUF022 - in reading order
     "UploadQueue",
+    # without a queue
+    "upload_and_wait_active",
+    "preupload_and_wait_active",
+    "aupload_and_wait_active",
+    "apreupload_and_wait_active",
     # what comes back
     "UploadResult",
     "UploadStatus",
@@ -28,4 +41,6 @@ __all__ = [  # noqa: RUF022 - in reading order
     "SourceError",
     "UploadFailedError",
     "UploadInactiveError",
+    "MissingCredentialsError",
+    "MissingDependencyError",
 ]

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import time
-import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any, Self
 
 from celery import Celery
@@ -20,10 +18,10 @@ from redis.exceptions import RedisError
 from provider_uploads import contract
 from provider_uploads.backoff import Backoff
 from provider_uploads.errors import InvalidRequestError, QueueUnavailableError, ResultTimeoutError
+from provider_uploads.intake import request_for
 from provider_uploads.ledger import Ledger
-from provider_uploads.records import Stage, UploadRequest, UploadResult, UploadStatus, checked
+from provider_uploads.records import Stage, UploadResult, UploadStatus
 from provider_uploads.settings import settings, without_secrets
-from provider_uploads.sources import guess_type, open_source
 
 #: Between two looks at the ledger while waiting for a result: soon at first, then twice a second.
 _ASK_AGAIN = Backoff(0.02, 1.5, 0.5)
@@ -82,7 +80,7 @@ class UploadQueue:
         cap), ±``jitter_s``. Raises a SourceError or an InvalidRequestError before anything is
         queued. Each call is an upload of its own, also of the same file.
         """
-        request = _request(
+        request = request_for(
             path,
             display_name,
             mime_type,
@@ -124,7 +122,9 @@ class UploadQueue:
             "backoff_factor": backoff_factor,
             "jitter_s": jitter_s,
         }
-        requests = [_request(path, None, mime_type, patience, cleanup_on_timeout) for path in paths]
+        requests = [
+            request_for(path, None, mime_type, patience, cleanup_on_timeout) for path in paths
+        ]
         if not requests:
             return []
         tickets = [request.upload_id for request in requests]
@@ -231,35 +231,3 @@ def _private_app() -> Celery:
     app = _PrivateApp("provider_uploads.client", loader=_NoConfiguration, set_as_current=False)
     app.conf.update(task_serializer="json", accept_content=["json"], task_always_eager=False)
     return app
-
-
-def _request(
-    path: str | os.PathLike[str],
-    display_name: str | None,
-    mime_type: str | None,
-    patience: dict[str, Any],
-    cleanup_on_timeout: bool,
-) -> UploadRequest:
-    # Roots are checked here only where they are set: the worker's, which decide, may differ.
-    roots = settings().readable_roots if settings().roots else None
-    with open_source(path, roots) as source:
-        size_bytes = source.size_bytes
-    absolute = Path(path).absolute()
-    try:
-        os.fspath(absolute).encode()
-    except UnicodeEncodeError:
-        raise InvalidRequestError(
-            "path", ascii(os.fspath(path)), "is not UTF-8 text and cannot travel; rename the file"
-        ) from None
-    return checked(
-        UploadRequest,
-        {
-            "upload_id": uuid.uuid4().hex,
-            "source": os.fspath(absolute),
-            "display_name": absolute.name if display_name is None else display_name,
-            "mime_type": guess_type(absolute.name) if mime_type is None else mime_type,
-            "size_bytes": size_bytes,
-            "patience": patience,
-            "cleanup_on_timeout": cleanup_on_timeout,
-        },
-    )

@@ -15,6 +15,7 @@
         ├── ConfigurationError         this process is set up in a way that cannot work
         │   ├── MissingDependencyError an optional package is not installed
         │   └── MissingCredentialsError no API key where one is needed
+        ├── UnknownProviderError       (also a NotImplementedError)
         ├── SourceError                the bytes cannot be had
         │   ├── SourceNotFoundError    (also a FileNotFoundError)
         │   ├── SourceKindError        a directory, a FIFO, a device
@@ -234,6 +235,17 @@ class MissingCredentialsError(ConfigurationError):
         )
 
 
+class UnknownProviderError(PermanentError, NotImplementedError):
+    """A provider that this library does not know."""
+
+    def __init__(self, provider: str) -> None:
+        super().__init__(provider)
+        self.provider = provider
+
+    def __str__(self) -> str:
+        return f"provider {self.provider!r} is not known here. Use provider='google'."
+
+
 class SourceError(PermanentError):
     """The bytes to upload cannot be had."""
 
@@ -384,11 +396,11 @@ class UploadInactiveError(PermanentError):
         self.last_look = last_look
 
     def __str__(self) -> str:
-        end = (
-            "Its copy at the provider is being deleted"
-            if self.copy == "deleting"
-            else "Its copy at the provider is kept (cleanup_on_timeout=False)"
-        )
+        end = {
+            "deleting": "Its copy at the provider is being deleted",
+            "deleted": "Its copy at the provider is deleted",
+            "undeleted": "Its copy at the provider could not be deleted and expires after 48 h",
+        }.get(self.copy, "Its copy at the provider is kept (cleanup_on_timeout=False)")
         trouble = f"; the last look failed: {self.last_look}" if self.last_look else ""
         return (
             f"{self.name} is still {self.state} after {self.waited_s:.1f} s and "

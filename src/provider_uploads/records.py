@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from provider_uploads import contract
+from provider_uploads.backoff import Backoff
 from provider_uploads.errors import InvalidRequestError, NewerPayloadError
 
 #: The provider's limits (ai.google.dev/gemini-api/docs/files): 2 GB a file, kept for 48 h,
@@ -107,6 +108,11 @@ class Patience(Record):
     max_poll_s: PositiveSeconds | None = 10.0
     backoff_factor: Annotated[float, AfterValidator(_growing)] = 1.5
     jitter_s: Annotated[float, AfterValidator(_not_negative)] = 0.2
+
+    @property
+    def looks(self) -> Backoff:
+        """The waits between looks."""
+        return Backoff(self.poll_s, self.backoff_factor, self.max_poll_s, self.jitter_s)
 
 
 class UploadRequest(Record):

@@ -1,7 +1,9 @@
 """The environment, read once.
 
 Every name has the prefix ``PROVIDER_UPLOADS_`` (``PROVIDER_UPLOADS_REDIS_URL`` …); the key is
-also found where the SDK looks for it: ``GEMINI_API_KEY``, then ``GOOGLE_API_KEY``.
+also found where the SDK looks for it: ``GEMINI_API_KEY``, then ``GOOGLE_API_KEY``. A file ``.env``
+in the working directory is read too, below the environment itself; ``PROVIDER_UPLOADS_ENV_FILE``
+names another one, or none when it is empty.
 """
 
 from __future__ import annotations
@@ -24,19 +26,21 @@ class Settings(BaseSettings):
     """Where things are, and who we are. Numbers for the tasks stand in ``config/``."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PROVIDER_UPLOADS_", env_ignore_empty=True, frozen=True, populate_by_name=True
+        env_prefix="PROVIDER_UPLOADS_",
+        env_ignore_empty=True,
+        extra="ignore",  # an .env file may hold other programs' variables too
+        frozen=True,
+        populate_by_name=True,
     )
 
     redis_url: str = "redis://127.0.0.1:6379/0"
     #: Seconds that one Redis call of a client may take, and as many to connect.
     redis_timeout_s: float = Field(default=2.0, gt=0)
 
-    api_key: SecretStr | None = Field(
-        default=None,
-        validation_alias=AliasChoices(
-            "PROVIDER_UPLOADS_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"
-        ),
-    )
+    #: Ours first, wherever it stands; then the SDK's own two names.
+    api_key: SecretStr | None = None
+    gemini_api_key: SecretStr | None = Field(default=None, validation_alias="GEMINI_API_KEY")
+    google_api_key: SecretStr | None = Field(default=None, validation_alias="GOOGLE_API_KEY")
     base_url: str = Field(
         default=GEMINI_URL,
         validation_alias=AliasChoices("PROVIDER_UPLOADS_BASE_URL", "GOOGLE_GEMINI_BASE_URL"),
@@ -45,6 +49,11 @@ class Settings(BaseSettings):
     api_version: str = "v1beta"
     #: Seconds without a byte in either direction before a request to the provider is given up.
     provider_timeout_s: float = Field(default=60.0, gt=0)
+
+    #: Without a queue: tries of what may pass, and the seconds before the second (then twice as
+    #: long each, at most 8). Somebody is waiting, so it is about 15 s in all.
+    direct_tries: int = Field(default=5, ge=1)
+    direct_retry_first_s: float = Field(default=1.0, gt=0)
 
     #: Folders whose files may be read, separated like PATH; the working directory by default.
     roots: Annotated[tuple[Path, ...], NoDecode] = ()
@@ -74,16 +83,23 @@ class Settings(BaseSettings):
 
     def key(self) -> str:
         """Return the API key; raises MissingCredentialsError when there is none."""
-        if self.api_key is None or not self.api_key.get_secret_value():
-            raise MissingCredentialsError("gemini")
-        return self.api_key.get_secret_value()
+        for given in (self.api_key, self.gemini_api_key, self.google_api_key):
+            if given is not None and given.get_secret_value():
+                return given.get_secret_value()
+        raise MissingCredentialsError("gemini")
+
+
+def env_file() -> str | None:
+    """Return the file whose variables stand below the environment's, if there is to be one."""
+    return os.environ.get("PROVIDER_UPLOADS_ENV_FILE", ".env") or None
 
 
 @cache
 def settings() -> Settings:
     """Return this process's settings; raises ConfigurationError naming a variable that is wrong."""
     try:
-        return Settings()
+        # Its fields come from variables, which mypy cannot know.
+        return Settings(_env_file=env_file())
     except ValidationError as error:
         complaint = error.errors()[0]
         name = "_".join(str(part) for part in complaint["loc"]).upper()

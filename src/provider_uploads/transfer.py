@@ -16,7 +16,6 @@ from provider_uploads.errors import (
     VerificationError,
 )
 from provider_uploads.gemini import Gemini
-from provider_uploads.ledger import Ledger
 from provider_uploads.records import ProviderFile
 from provider_uploads.resumable import verify
 from provider_uploads.rows import Row
@@ -27,25 +26,41 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
     """The transfer stopped between two blocks, for a reason that is not the provider's."""
 
 
-class _Lease(Protocol):
+class Lease(Protocol):
+    """The right to send."""
+
     @property
-    def lost(self) -> bool: ...
+    def lost(self) -> bool:
+        """Whether somebody else may be sending."""
+
+
+class Book(Protocol):
+    """What an attempt writes down for the next one: the ledger's part that it needs."""
+
+    def uploading(self, row: Row, session_url: str) -> Row | None:
+        """Record an open session; None when the upload has ended meanwhile."""
+
+    def next_generation(self, row: Row) -> None:
+        """Forget the session and the name."""
+
+    def progress(self, ticket: str, sent_bytes: int) -> bool:
+        """Record bytes sent; False when the upload has ended meanwhile."""
 
 
 def transfer(
-    ledger: Ledger,
+    book: Book,
     gemini: Gemini,
     row: Row,
     source: Source,
     *,
-    lease: _Lease,
+    lease: Lease,
     stopping: Callable[[], bool],
     progress_every_s: float,
 ) -> tuple[Row, ProviderFile]:
     """Start or resume the session, send what the server lacks, verify; return row and file.
 
     Raises Interrupted when ``stopping()`` turns true, the lease is lost or the upload has ended;
-    a TransientError where another attempt may succeed (the ledger says how it must begin);
+    a TransientError where another attempt may succeed (the book says how it must begin);
     a PermanentError otherwise.
     """
     told_at = time.monotonic()
@@ -61,14 +76,14 @@ def transfer(
             told_at = now
             # A note that cannot be written is no reason to stop; a lease that runs out is.
             with suppress(QueueUnavailableError):
-                if not ledger.progress(row.request.upload_id, sent_bytes):
+                if not book.progress(row.request.upload_id, sent_bytes):
                     raise Interrupted("the upload has ended meanwhile")
 
     try:
         session_url, resume = row.session_url, True
         if session_url is None:
             session_url, resume = _start(gemini, row), False
-            moved = ledger.uploading(row, session_url)
+            moved = book.uploading(row, session_url)
             if moved is None:
                 gemini.sender.cancel(session_url)
                 raise Interrupted("the upload has ended meanwhile")
@@ -78,9 +93,9 @@ def transfer(
         )
     except (SessionLostError, NameTakenError) as error:
         # An attempt whose answer was lost may have finished the file: take it, or leave the name.
-        return row, _adopt(ledger, gemini, row, source, error)
+        return row, _adopt(book, gemini, row, source, error)
     except VerificationError:
-        _abandon(ledger, gemini, row)
+        _abandon(book, gemini, row)
         raise
     return row, file
 
@@ -96,7 +111,7 @@ def _start(gemini: Gemini, row: Row) -> str:
 
 
 def _adopt(
-    ledger: Ledger,
+    book: Book,
     gemini: Gemini,
     row: Row,
     source: Source,
@@ -105,15 +120,15 @@ def _adopt(
     try:
         return verify(gemini.get(row.name), source)
     except FileGoneError:
-        ledger.next_generation(row)
+        book.next_generation(row)
         raise reason from None
     except VerificationError:
-        _abandon(ledger, gemini, row)
+        _abandon(book, gemini, row)
         raise
 
 
-def _abandon(ledger: Ledger, gemini: Gemini, row: Row) -> None:
+def _abandon(book: Book, gemini: Gemini, row: Row) -> None:
     """Delete a damaged copy. One that cannot be deleted now is deleted with its successor."""
     with suppress(ProviderUnavailableError):
         gemini.delete(row.name)
-    ledger.next_generation(row)
+    book.next_generation(row)
