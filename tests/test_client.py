@@ -282,6 +282,12 @@ class TestWrongArguments:
         with pytest.raises(Exception, match=r"PROVIDER_UPLOADS_REDIS_URL: must begin with redis:/"):
             UploadQueue()
 
+    @pytest.mark.parametrize("url", ["http://user:s3cret@host", "redis://host:port/0"])
+    def test_an_explicit_url_that_is_none(self, url: str) -> None:
+        with pytest.raises(InvalidRequestError, match=r"^redis_url=\(not shown\): ") as caught:
+            UploadQueue(url)
+        assert "s3cret" not in repr(caught.value)
+
 
 class TestOddFilesWork:
     def test_unknown_extension(self, client: UploadQueue, make_file: Callable[..., Path]) -> None:

@@ -200,3 +200,14 @@ class TestProblems:
             f"a: {FAILURE}",
             "[b]: CANCELLED",
         ]
+
+
+def test_a_name_cannot_command_the_terminal() -> None:
+    name = "a\x1b[2J\nb\x07.txt"
+    for said in (
+        shown(display.summary([status(name, Stage.ACTIVE)])),
+        "".join(map(display.printable, display.problems([status(name, Stage.FAILED)]))),
+    ):
+        assert "\x1b[2J" not in said
+        assert "\x07" not in said
+        assert "a\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}b" in said

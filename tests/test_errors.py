@@ -41,6 +41,7 @@ DATA: dict[str, list[tuple[Any, ...]]] = {
     "VerificationError": [(NAME, "size", "10", "9")],
     "PermanentError": [(), ("text",)],
     "InvalidRequestError": [("mime_type", "'x'", "is none; write it as type/subtype")],
+    "UnknownProviderError": [("openai",)],
     "ConfigurationError": [("REDIS_URL: is none. Correct it in the environment.",)],
     "MissingDependencyError": [("google-genai", "google")],
     "MissingCredentialsError": [("gemini",)],
@@ -60,6 +61,8 @@ DATA: dict[str, list[tuple[Any, ...]]] = {
     ],
     "UploadInactiveError": [
         (NAME, "PROCESSING", 120.0, 14, "deleting"),
+        (NAME, "PROCESSING", 120.0, 14, "deleted"),
+        (NAME, "PROCESSING", 120.0, 14, "undeleted"),
         (NAME, "PROCESSING", 120.0, 14, "kept", "get: the provider is unavailable"),
     ],
     "UnknownTicketError": [("nonsense",)],
@@ -150,7 +153,7 @@ def store_result(app: Celery[Any]) -> Any:
 #: How a sentence begins that says what to do.
 _ADVICE = re.compile(
     r"\b(Start|point|submit|ask|upgrade|Try|Send|send|Run|Set|Check|Name|Copy|Move|add|Change|Split"
-    r"|Submit|Upload|Correct|write)\b"
+    r"|Submit|Upload|Use|Correct|write)\b"
 )
 
 

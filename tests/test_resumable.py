@@ -843,6 +843,28 @@ def revealed(error: BaseException) -> str:
     return "\n".join(shown)
 
 
+class TestTheCallersOwnErrors:
+    @pytest.mark.parametrize("error", [ValueError("x"), KeyError("x"), BrokenPipeError("stdout")])
+    def test_they_are_not_the_provider_s(
+        self, sender_at: Callable[[str], Sender], source: Source, error: Exception
+    ) -> None:
+        def fail(sent_bytes: int) -> None:
+            raise error
+
+        with Wire(upload=final(content(source))) as wire, pytest.raises(type(error)) as caught:
+            sender_at(wire.url).send(wire.session_url, source, name=NAME, on_progress=fail)
+        assert caught.value is error
+
+    def test_a_403_for_a_session_is_no_missing_file(
+        self, sender_at: Callable[[str], Sender], source: Source
+    ) -> None:
+        for resume in (False, True):
+            say = refused(403, None)
+            with Wire(upload=say, query=say) as wire, pytest.raises(ProviderRefusedError) as caught:
+                sender_at(wire.url).send(wire.session_url, source, name=NAME, resume=resume)
+            assert type(caught.value) is ProviderRefusedError
+
+
 class TestSecrets:
     @pytest.mark.parametrize("code", [400, 401, 403, 404, 405, 409, 410, 429, 500, 503])
     def test_no_error_tells_the_session_url_even_if_the_server_does(

@@ -23,7 +23,7 @@ from provider_uploads.errors import (
     SourceUnreadableError,
 )
 from provider_uploads.records import MAX_FILE_BYTES
-from provider_uploads.sources import UNKNOWN_TYPE, guess_type, open_source
+from provider_uploads.sources import open_source
 from tests.nodes import wait_until
 
 MakeFile = Callable[..., Path]
@@ -226,22 +226,3 @@ class TestRoots:
             swapping.wait()
         assert refused
         assert b"secret" not in read
-
-
-@pytest.mark.parametrize(
-    ("name", "mime_type"),
-    [
-        ("clip.mp4", "video/mp4"),
-        ("CLIP.MP4", "video/mp4"),
-        ("a.b.pdf", "application/pdf"),
-        ("tone.wav", "audio/x-wav"),
-        ("notes.txt", "text/plain"),
-        ("README", UNKNOWN_TYPE),
-        ("data.unheardof", UNKNOWN_TYPE),
-        (".mp4", UNKNOWN_TYPE),
-        ("", UNKNOWN_TYPE),
-        ("Fluß 映画.png", "image/png"),
-    ],
-)
-def test_guess_type(name: str, mime_type: str) -> None:
-    assert guess_type(name) == mime_type

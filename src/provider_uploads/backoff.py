@@ -15,7 +15,7 @@ class Backoff:
     """Exponential waits: ``first_s``, then ``factor`` times longer each, never above ``max_s``.
 
     ``jitter_s`` spreads each wait evenly over ±jitter_s, so that a thousand uploads that began
-    together do not ask together; 0 is exact. ``max_s=None`` lifts the cap.
+    together do not ask together, also at ``max_s``; 0 is exact. ``max_s=None`` lifts the cap.
     """
 
     first_s: float

@@ -267,7 +267,9 @@ def emulator(host: str, port: int, api_keys: tuple[str, ...], **options: float) 
     """Run the local Gemini: the Files API over HTTP, for tests and first steps."""
     try:
         from provider_uploads.emulator import EmulatorConfig, EmulatorError, serve
-    except ImportError as error:
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("provider_uploads"):
+            raise
         raise MissingDependencyError(error.name or "starlette", "emulator") from None
     try:
         config = EmulatorConfig(api_keys=frozenset(api_keys), **options)  # type: ignore[arg-type]
@@ -290,7 +292,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         _err.print("Stopped.")
         code = INTERRUPTED
     except ProviderUploadsError as error:
-        _err.print(Text.assemble(("Error: ", "bold red"), str(error)), soft_wrap=True)
+        said = "\n".join(display.printable(line) for line in str(error).splitlines())
+        _err.print(Text.assemble(("Error: ", "bold red"), said), soft_wrap=True)
         code = UNAVAILABLE if isinstance(error, TransientError) else USAGE
     sys.exit(code or 0)
 
@@ -308,7 +311,7 @@ def _print_tickets(statuses: Sequence[UploadStatus], as_json: bool) -> None:
         _print_statuses(statuses, as_json)
         return
     for status in statuses:
-        _say(f"{status.ticket}  {status.source}")
+        _say(f"{status.ticket}  {display.printable(status.source)}")
 
 
 def _print_statuses(statuses: Sequence[UploadStatus], as_json: bool) -> None:
@@ -318,7 +321,7 @@ def _print_statuses(statuses: Sequence[UploadStatus], as_json: bool) -> None:
         return
     _out.print(display.summary(statuses))
     for problem in display.problems(statuses):
-        _err.print(Text(problem, "red"), soft_wrap=True)
+        _err.print(Text(display.printable(problem), "red"), soft_wrap=True)
 
 
 def _exit_for(statuses: Sequence[UploadStatus]) -> None:

@@ -21,6 +21,7 @@ from provider_uploads.errors import InvalidRequestError, QueueUnavailableError, 
 from provider_uploads.intake import request_for
 from provider_uploads.ledger import Ledger
 from provider_uploads.records import Stage, UploadResult, UploadStatus
+from provider_uploads.settings import redis_url as checked_url
 from provider_uploads.settings import settings, without_secrets
 
 #: Between two looks at the ledger while waiting for a result: soon at first, then twice a second.
@@ -37,7 +38,10 @@ class UploadQueue:
 
     def __init__(self, redis_url: str | None = None) -> None:
         """Use ``redis_url``, or ``PROVIDER_UPLOADS_REDIS_URL``; nothing is connected yet."""
-        self._url = redis_url or settings().redis_url
+        try:
+            self._url = checked_url(redis_url) if redis_url else settings().redis_url
+        except ValueError as error:  # the URL may hold a password: it is not repeated
+            raise InvalidRequestError("redis_url", "(not shown)", str(error)) from None
         self._timeout_s = settings().redis_timeout_s
         self._ledger = Ledger(self._url, timeout_s=self._timeout_s)
         self._app = _private_app()

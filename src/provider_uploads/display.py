@@ -59,7 +59,9 @@ def _follow_in_lines(console: Console, ask: Callable[[], list[UploadStatus]]) ->
         for status in statuses:
             if seen.get(status.ticket) is not status.stage:
                 seen[status.ticket] = status.stage
-                console.print(Text(f"{status.display_name}: {status.stage}"), soft_wrap=True)
+                console.print(
+                    Text(f"{printable(status.display_name)}: {status.stage}"), soft_wrap=True
+                )
         if all(status.stage.ended for status in statuses):
             return statuses
         time.sleep(_REFRESH_S)
@@ -78,7 +80,7 @@ def _moving(statuses: Sequence[UploadStatus]) -> RenderableType:
         shown = sorted(shown, key=lambda s: rank.get(s.stage, len(rank)))[:_MOST_ROWS]
     for status in shown:
         table.add_row(
-            Text(status.display_name),
+            Text(printable(status.display_name)),
             Text(status.stage, style=_STYLES[status.stage]),
             _bar(status),
             f"{decimal(status.sent_bytes)} of {decimal(status.size_bytes)}",
@@ -87,7 +89,7 @@ def _moving(statuses: Sequence[UploadStatus]) -> RenderableType:
     counts = Counter(status.stage for status in statuses)
     line = "  ".join(f"{counts[stage]} {stage}" for stage in Stage if counts[stage])
     notes = [
-        Text(f"{status.display_name}: {status.note}", style="yellow", overflow="fold")
+        Text(printable(f"{status.display_name}: {status.note}"), style="yellow", overflow="fold")
         for status in shown
         if status.note
     ]
@@ -121,7 +123,7 @@ def summary(statuses: Sequence[UploadStatus]) -> Table:
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for status in statuses:
         table.add_row(
-            Text(status.display_name),
+            Text(printable(status.display_name)),
             Text(status.stage, style=_STYLES[status.stage]),
             decimal(status.size_bytes),
             Text(status.mime_type),
@@ -132,6 +134,11 @@ def summary(statuses: Sequence[UploadStatus]) -> Table:
             Text(status.uri or "-"),
         )
     return table
+
+
+def printable(text: str) -> str:
+    """Return ``text`` without what a terminal would obey: file names may hold escape sequences."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def problems(statuses: Sequence[UploadStatus]) -> list[str]:

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from provider_uploads.errors import InvalidRequestError
+from provider_uploads.mime import guess_type
 from provider_uploads.records import UploadRequest, checked
 from provider_uploads.settings import settings
-from provider_uploads.sources import guess_type, open_source
+from provider_uploads.sources import open_source
 
 
 def request_for(

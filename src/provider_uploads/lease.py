@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -10,6 +11,8 @@ from typing import Self
 
 from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
+
+log = logging.getLogger(__name__)
 
 
 class Lease:
@@ -74,7 +77,7 @@ class _Keeper:
     def watch(self, lease: Lease) -> None:
         with self._changed:
             self._leases.add(lease)
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
                 self._thread.start()
             else:
@@ -93,7 +96,11 @@ class _Keeper:
                 if first is None or (wait_s is not None and wait_s > 0):
                     self._changed.wait(wait_s)
                     continue
-            first.renew()
+            try:
+                first.renew()
+            except Exception:  # whatever it is, it must not end the renewal of all the others
+                log.exception("a lease is given up")
+                self.forget(first)
 
 
 _keeper = _Keeper()

@@ -142,7 +142,9 @@ def read_session(operation: str, response: httpx2.Response, name: str) -> Answer
         raise SessionLostError(code)
     if status == "active" or code == 200:
         raise ProviderUnavailableError(operation, f"upload status {status or 'missing'}", code)
-    raise refusal(operation, code, response.content, response.headers, name=name)
+    # With a name, a 403 would mean that the file is gone; here it is about the session.
+    named = name if code == 409 else ""
+    raise refusal(operation, code, response.content, response.headers, name=named)
 
 
 def read_file(operation: str, file: Any) -> ProviderFile:
@@ -282,13 +284,24 @@ class Sender:
         offset = digest.read_bytes
         request = send_request(session_url, offset, source.size_bytes - offset)
 
+        stopped: list[BaseException] = []
+
         def body() -> Iterator[bytes]:
             for block in digest.blocks(source, source.size_bytes):
                 yield block
-                on_progress(digest.read_bytes)
+                try:
+                    on_progress(digest.read_bytes)
+                except BaseException as error:
+                    stopped.append(error)
+                    raise
 
-        with provider_call("upload"):
-            response = self._http.post(request.url, headers=request.headers, content=body())
+        try:
+            with provider_call("upload"):
+                response = self._http.post(request.url, headers=request.headers, content=body())
+        except ProviderUnavailableError:
+            if stopped:  # the caller's own error, which is not the provider's fault
+                raise stopped[0] from None
+            raise
         if response.status_code in {400, 412, 416}:
             # A refusal, or offsets that disagree: then the session stands where we did not expect.
             try:

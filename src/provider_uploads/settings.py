@@ -68,13 +68,7 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _is_redis(cls, value: str) -> str:
-        if urlsplit(value).scheme not in {"redis", "rediss"}:
-            raise ValueError("must begin with redis:// or rediss://")
-        try:
-            urlsplit(value).port  # noqa: B018 - read for its complaint
-        except ValueError:
-            raise ValueError("has no port number between 0 and 65535 after its host") from None
-        return value
+        return redis_url(value)
 
     @property
     def readable_roots(self) -> tuple[Path, ...]:
@@ -106,6 +100,17 @@ def settings() -> Settings:
         name = name if "_UPLOADS_" in name else f"PROVIDER_UPLOADS_{name}"
         problem = complaint["msg"].removeprefix("Value error, ")
         raise ConfigurationError(f"{name}: {problem}. Correct it in the environment.") from None
+
+
+def redis_url(value: str) -> str:
+    """Return ``value`` if it is the URL of a Redis; else raise ValueError saying what is wrong."""
+    if urlsplit(value).scheme not in {"redis", "rediss"}:
+        raise ValueError("must begin with redis:// or rediss://")
+    try:
+        urlsplit(value).port  # noqa: B018 - read for its complaint
+    except ValueError:
+        raise ValueError("has no port number between 0 and 65535 after its host") from None
+    return value
 
 
 def without_secrets(url: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mimetypes
 import os
 import stat
 from collections.abc import Sequence
@@ -20,9 +19,6 @@ from provider_uploads.errors import (
     SourceUnreadableError,
 )
 from provider_uploads.records import MAX_FILE_BYTES
-
-#: For names that say nothing; the provider takes it.
-UNKNOWN_TYPE = "application/octet-stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +88,6 @@ def open_source(path: str | os.PathLike[str], roots: Sequence[Path] | None = Non
 def _check_roots(shown: str, resolved: Path, roots: Sequence[Path] | None) -> None:
     if roots is not None and not any(resolved.is_relative_to(root) for root in roots):
         raise SourceNotAllowedError(shown, str(resolved), os.pathsep.join(map(str, roots)))
-
-
-def guess_type(name: str) -> str:
-    """Return the MIME type that a file name suggests, ``application/octet-stream`` if none."""
-    return mimetypes.guess_type(name, strict=True)[0] or UNKNOWN_TYPE
 
 
 def _refused(shown: str, error: OSError) -> SourceError:

@@ -16,13 +16,12 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Literal, Self
 
 from provider_uploads import contract
 from provider_uploads.errors import ConfigurationError, MissingDependencyError
-from provider_uploads.settings import settings
+from provider_uploads.settings import redis_url, settings
 from provider_uploads.supervisor import OnLine, Service, Supervisor
 
 Provider = Literal["local", "gemini"]
@@ -67,10 +66,14 @@ class Stack:
         options = self.options
         home = checkout()
         key = settings().key() if options.provider == "gemini" else "local"
-        redis_server = None if options.redis_url else find_redis_server()
+        try:
+            redis_server = None if options.redis_url else find_redis_server()
+            redis_url(options.redis_url or settings().redis_url)
+        except ValueError as error:
+            raise ConfigurationError(f"--redis-url {error}. Correct it.") from None
         if options.flower:
-            _require("flower", "flower")
-        _require("google-genai", "google")
+            _require("flower", "flower", "flower")
+        _require("google.genai", "google-genai", "google")
         with ExitStack() as building:
             folder = self._folder(building)
             self.supervisor = building.enter_context(Supervisor(self.lines, self.events))
@@ -81,7 +84,7 @@ class Stack:
                 self.redis_url = f"redis://127.0.0.1:{port}/0"
                 self.supervisor.start(_redis(redis_server, home, folder, port))
             if options.provider == "local":
-                _require("starlette", "emulator")
+                _require("starlette", "starlette", "emulator")
                 port = _port(options.gemini_port, "--gemini-port")
                 self.base_url = f"http://127.0.0.1:{port}"
                 self.supervisor.start(self._local_gemini(port))
@@ -224,8 +227,11 @@ def _port(wanted: int, option: str) -> int:
         return int(probe.getsockname()[1])
 
 
-def _require(distribution: str, extra: str) -> None:
+def _require(module: str, distribution: str, extra: str) -> None:
+    """Say here what a child process would say in a traceback."""
     try:
-        metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        raise MissingDependencyError(distribution, extra) from None
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise MissingDependencyError(distribution, extra)

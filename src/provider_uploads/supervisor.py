@@ -201,7 +201,10 @@ class Supervisor:
         )
         child.signal(signal.SIGKILL)  # its session may hold processes that would be in the way
         if not self._stopping.wait(wait_s):
-            child.start()
+            try:
+                child.start()
+            except OSError as error:  # tried again, later each time
+                self._on_event(f"{child.service.name} cannot be started: {error}")
 
 
 def _not_started(child: _Child, what: str) -> ConfigurationError:

@@ -10,7 +10,6 @@ from typing import Protocol
 from provider_uploads.errors import (
     FileGoneError,
     NameTakenError,
-    ProviderUnavailableError,
     QueueUnavailableError,
     SessionLostError,
     VerificationError,
@@ -128,7 +127,6 @@ def _adopt(
 
 
 def _abandon(book: Book, gemini: Gemini, row: Row) -> None:
-    """Delete a damaged copy. One that cannot be deleted now is deleted with its successor."""
-    with suppress(ProviderUnavailableError):
-        gemini.delete(row.name)
+    """Delete a damaged copy; one that cannot be deleted now is met again by the next attempt."""
+    gemini.delete(row.name)
     book.next_generation(row)
