@@ -19,6 +19,8 @@ def test_the_public_names() -> None:
         "preupload_and_wait_active",
         "aupload_and_wait_active",
         "apreupload_and_wait_active",
+        "Files",
+        "ProviderFile",
         "UploadResult",
         "UploadStatus",
         "Stage",

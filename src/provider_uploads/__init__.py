@@ -19,7 +19,8 @@ from provider_uploads.errors import (
     UploadFailedError,
     UploadInactiveError,
 )
-from provider_uploads.records import Stage, UploadResult, UploadStatus
+from provider_uploads.files import Files
+from provider_uploads.records import ProviderFile, Stage, UploadResult, UploadStatus
 
 __all__ = [  # noqa: RUF022 - in reading order
     "UploadQueue",
@@ -28,6 +29,9 @@ __all__ = [  # noqa: RUF022 - in reading order
     "preupload_and_wait_active",
     "aupload_and_wait_active",
     "apreupload_and_wait_active",
+    # the files at the provider
+    "Files",
+    "ProviderFile",
     # what comes back
     "UploadResult",
     "UploadStatus",

@@ -1,4 +1,4 @@
-"""``provider-uploads``: upload, status, demo, up, emulator.
+"""``provider-uploads``: upload, status, files, demo, up, emulator.
 
 Exit codes: 0 all is well; 1 an upload ended without an ACTIVE file; 2 wrong usage, input or
 set-up; 3 Redis or the provider cannot be reached; 130 interrupted.
@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
@@ -29,7 +29,8 @@ from provider_uploads.errors import (
     ProviderUploadsError,
     TransientError,
 )
-from provider_uploads.records import Stage, UploadStatus
+from provider_uploads.files import Files
+from provider_uploads.records import ProviderFile, Stage, UploadStatus
 from provider_uploads.samples import make_samples
 from provider_uploads.stack import Provider, Stack, StackOptions
 
@@ -128,6 +129,59 @@ def status(tickets: tuple[str, ...], as_json: bool) -> None:
         statuses = queue.statuses(tickets)
     _print_statuses(statuses, as_json)
     _exit_for(statuses)
+
+
+@cli.group("files")
+def files_group() -> None:
+    """List, show, delete and register the files of the API key."""
+
+
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
+
+
+@files_group.command("list")
+@_JSON
+def list_files(as_json: bool) -> None:
+    """List all files at the provider."""
+    with Files() as files:
+        _print_files(files.list(), as_json)
+
+
+@files_group.command("get")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@_JSON
+def get_files(names: tuple[str, ...], as_json: bool) -> None:
+    """Show files by name, id or URI."""
+    with Files() as files:
+        _print_files([files.get(name) for name in names], as_json)
+
+
+@files_group.command("delete")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--must-exist", is_flag=True, help="Fail when a file is not there.")
+def delete_files(names: tuple[str, ...], must_exist: bool) -> None:
+    """Delete files by name, id or URI; one that is gone already is fine."""
+    with Files() as files:
+        for name in names:
+            was_there = files.delete(name, missing_ok=not must_exist)
+            _say(f"{name}: {'deleted' if was_there else 'was not there'}")
+
+
+@files_group.command("register")
+@click.argument("uris", nargs=-1, required=True, metavar="gs://BUCKET/OBJECT...")
+@_JSON
+def register_files(uris: tuple[str, ...], as_json: bool) -> None:
+    """Make files of a Google Cloud bucket usable without copying them."""
+    with Files() as files:
+        _print_files(files.register(uris), as_json)
+
+
+def _print_files(files: Iterable[ProviderFile], as_json: bool) -> None:
+    if as_json:
+        for file in files:
+            click.echo(file.model_dump_json())
+    else:
+        _out.print(display.listing([*files]))
 
 
 @cli.command()

@@ -14,7 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from provider_uploads.records import Stage, UploadStatus
+from provider_uploads.records import ProviderFile, Stage, UploadStatus
 
 #: Between two looks at the ledger: one round trip for all files.
 _REFRESH_S = 0.1
@@ -30,6 +30,7 @@ _STYLES = {
     Stage.TIMED_OUT: "bold red",
     Stage.CANCELLED: "magenta",
 }
+_STYLES_BY_NAME = {stage.value: style for stage, style in _STYLES.items()}
 _STEPS = ("Queued", "Upload", "Processing")
 #: What moves comes first where not all rows fit.
 _INTEREST = (Stage.UPLOADING, Stage.PROCESSING, Stage.FAILED, Stage.TIMED_OUT, Stage.QUEUED)
@@ -132,6 +133,23 @@ def summary(statuses: Sequence[UploadStatus]) -> Table:
             f"{status.processing_s:.2f} s",
             str(status.polls),
             Text(status.uri or "-"),
+        )
+    return table
+
+
+def listing(files: Sequence[ProviderFile]) -> Table:
+    """Return a table of files at the provider: name, display name, state, size, type, expiry."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    for name in ("Name", "Display name", "State", "Size", "MIME type", "Expires"):
+        table.add_column(name, justify="right" if name == "Size" else "left", overflow="fold")
+    for file in files:
+        table.add_row(
+            Text(file.name),
+            Text(printable(file.display_name or "-")),
+            Text(file.state, style=_STYLES_BY_NAME.get(file.state, "")),
+            decimal(file.size_bytes),
+            Text(file.mime_type),
+            f"{file.expires_at:%Y-%m-%d %H:%M %Z}" if file.expires_at else "-",
         )
     return table
 

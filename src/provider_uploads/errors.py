@@ -229,6 +229,11 @@ class MissingCredentialsError(ConfigurationError):
         self.provider = provider
 
     def __str__(self) -> str:
+        if self.provider == "Google Cloud":
+            return (
+                "no usable Google Cloud credentials. Run: gcloud auth application-default login, "
+                "or set GOOGLE_APPLICATION_CREDENTIALS to a key file."
+            )
         return (
             f"no API key for {self.provider}. Set GEMINI_API_KEY in the environment of the worker "
             "(keys never travel in messages)."

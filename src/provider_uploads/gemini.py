@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import builtins
 import math
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
 
-from provider_uploads.errors import FileGoneError, MissingDependencyError, ProviderUnavailableError
+from provider_uploads.errors import (
+    FileGoneError,
+    MissingCredentialsError,
+    MissingDependencyError,
+    ProviderUnavailableError,
+)
 from provider_uploads.records import ProviderFile
 from provider_uploads.settings import Settings, settings
 
 try:
     import httpx2
     from google import genai
+    from google.auth import exceptions as auth_errors
+    from google.auth.credentials import Credentials
     from google.genai import types
 except ImportError as error:
     raise MissingDependencyError("google-genai", "google") from error
@@ -91,6 +100,31 @@ class Gemini:
         with provider_call("get", name, by_sdk=True):
             return _record(self.client.files.get(name=name))
 
+    def list(self, page_size: int = 100) -> Iterator[ProviderFile]:
+        """Yield all files of this key; each page is asked for when the one before is used up."""
+        with provider_call("list", by_sdk=True):
+            pager = self.client.files.list(config={"page_size": page_size})
+        while True:
+            yield from (_record(file, "list") for file in pager.page)
+            with provider_call("list", by_sdk=True):
+                try:
+                    pager.next_page()
+                except IndexError:  # the SDK's way to say that this was the last one
+                    return
+
+    def register(
+        self, uris: Sequence[str], credentials: Credentials
+    ) -> builtins.list[ProviderFile]:
+        """Make files of a Google Cloud bucket (``gs://…``) known to the service, uncopied."""
+        with provider_call("register", by_sdk=True):
+            try:
+                answer = self.client.files.register_files(auth=credentials, uris=[*uris])
+            except auth_errors.TransportError as error:
+                raise ProviderUnavailableError("register", type(error).__name__) from None
+            except auth_errors.GoogleAuthError:
+                raise MissingCredentialsError("Google Cloud") from None
+        return [_record(file, "register") for file in answer.files or []]
+
     def delete(self, name: str) -> bool:
         """Delete a file by name. Gone is success: returns whether it was still there."""
         try:
@@ -101,9 +135,9 @@ class Gemini:
         return True
 
 
-def _record(file: types.File) -> ProviderFile:
+def _record(file: types.File, operation: str = "get") -> ProviderFile:
     if not file.name:
-        raise ProviderUnavailableError("get", "the answer holds no file", 200)
+        raise ProviderUnavailableError(operation, "the answer holds no file", 200)
     error: dict[str, Any] | None = (
         file.error.model_dump(mode="json", exclude_none=True) if file.error else None
     )
@@ -115,6 +149,9 @@ def _record(file: types.File) -> ProviderFile:
         size_bytes=file.size_bytes or 0,
         display_name=file.display_name,
         sha256=read_sha256(file.sha256_hash),
+        created_at=file.create_time,
         expires_at=file.expiration_time,
+        source=file.source.value if file.source else None,
+        video=file.video_metadata,
         error=error,
     )

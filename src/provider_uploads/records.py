@@ -141,7 +141,11 @@ class UploadRequest(Record):
 
 
 class ProviderFile(Record):
-    """A file as the provider describes it; ``sha256`` is lowercase hex, None where not given."""
+    """A file as the provider describes it.
+
+    ``sha256`` is lowercase hex; ``source`` is UPLOADED, GENERATED or REGISTERED; ``video`` is the
+    service's ``videoMetadata``, such as ``{"videoDuration": "596s"}``. None is "not given".
+    """
 
     name: str
     uri: str
@@ -150,7 +154,10 @@ class ProviderFile(Record):
     size_bytes: int
     display_name: str | None = None
     sha256: str | None = None
+    created_at: datetime | None = None
     expires_at: datetime | None = None
+    source: str | None = None
+    video: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
 
 

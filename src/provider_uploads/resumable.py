@@ -152,7 +152,8 @@ def read_file(operation: str, file: Any) -> ProviderFile:
     if not isinstance(file, dict) or not file.get("name"):
         raise ProviderUnavailableError(operation, "the answer holds no file", 200)
     try:
-        expires, sha256 = file.get("expirationTime"), file.get("sha256Hash")
+        created, expires = file.get("createTime"), file.get("expirationTime")
+        sha256 = file.get("sha256Hash")
         if not isinstance(sha256, str | None):
             raise TypeError(sha256)
         return ProviderFile(
@@ -163,7 +164,10 @@ def read_file(operation: str, file: Any) -> ProviderFile:
             size_bytes=int(file.get("sizeBytes") or 0),
             display_name=file.get("displayName"),
             sha256=read_sha256(sha256),
+            created_at=datetime.fromisoformat(created) if created else None,
             expires_at=datetime.fromisoformat(expires) if expires else None,
+            source=file.get("source"),
+            video=file.get("videoMetadata"),
             error=file.get("error"),
         )
     except (TypeError, ValueError, ArithmeticError):

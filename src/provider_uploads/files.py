@@ -1,0 +1,104 @@
+"""The files a key holds at the provider: list, get, delete, register."""
+
+from __future__ import annotations
+
+import builtins
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Self
+
+from provider_uploads.errors import FileGoneError, InvalidRequestError, MissingCredentialsError
+from provider_uploads.records import ProviderFile
+from provider_uploads.settings import settings
+
+if TYPE_CHECKING:
+    from google.auth.credentials import Credentials
+
+_NAME = re.compile(r"(?:https?://[^/]+/(?:.*/)?)?(?:files/)?([A-Za-z0-9][A-Za-z0-9_-]*)")
+_CLOUD_SCOPES = ("https://www.googleapis.com/auth/devstorage.read_only",)
+
+
+class Files:
+    """The Files service for one API key; a context manager.
+
+    Raises MissingDependencyError without google-genai and MissingCredentialsError without a key;
+    every call raises this library's errors only.
+    """
+
+    def __init__(self, api_key: str | None = None) -> None:
+        """Use ``api_key``, else the settings'."""
+        from provider_uploads.gemini import Gemini
+
+        given = settings()
+        self._gemini = Gemini(
+            api_key or given.key(),
+            base_url=given.base_url,
+            api_version=given.api_version,
+            timeout_s=given.provider_timeout_s,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._gemini.close()
+
+    def list(self, page_size: int = 100) -> Iterator[ProviderFile]:
+        """Yield all files, newest first, fetching pages of 1 to 100 as they are needed."""
+        if not 1 <= page_size <= 100:
+            raise InvalidRequestError("page_size", str(page_size), "must be between 1 and 100")
+        return self._gemini.list(page_size)
+
+    def get(self, name: str) -> ProviderFile:
+        """Return a file by its name, with or without ``files/``, or by its URI.
+
+        Raises FileGoneError when it is deleted, expired, or of another key: the provider does not
+        say which.
+        """
+        return self._gemini.get(file_name(name))
+
+    def delete(self, name: str, *, missing_ok: bool = True) -> bool:
+        """Delete a file and return whether it was there.
+
+        Gone is success; with ``missing_ok=False`` it is a FileGoneError.
+        """
+        asked = file_name(name)
+        was_there = self._gemini.delete(asked)
+        if not was_there and not missing_ok:
+            raise FileGoneError("delete", 403, "PERMISSION_DENIED", asked)
+        return was_there
+
+    def register(
+        self, uris: Sequence[str], credentials: Credentials | None = None
+    ) -> builtins.list[ProviderFile]:
+        """Make ``gs://bucket/object`` files usable without copying them; return them in order.
+
+        ``credentials`` are google-auth's, by default those of the environment; they must be
+        allowed to read the bucket. Raises MissingCredentialsError where there are none.
+        """
+        wrong = next((uri for uri in uris if not re.fullmatch(r"gs://[^/]+/.+", uri)), None)
+        if wrong is not None:
+            raise InvalidRequestError("uris", repr(wrong), "write it as gs://bucket/object")
+        return self._gemini.register(uris, credentials or _cloud_credentials())
+
+
+def file_name(given: str) -> str:
+    """Return ``files/<id>`` for a name, an id or a URI; raises InvalidRequestError.
+
+    The SDK cuts the id out of a URI at its first dash, and takes an http URI for a name.
+    """
+    found = _NAME.fullmatch(given)
+    if not found:
+        raise InvalidRequestError("name", repr(given), "write it as files/<id>")
+    return f"files/{found[1]}"
+
+
+def _cloud_credentials() -> Credentials:
+    import google.auth
+    from google.auth.exceptions import GoogleAuthError
+
+    try:
+        credentials, _ = google.auth.default(scopes=_CLOUD_SCOPES)
+    except GoogleAuthError:
+        raise MissingCredentialsError("Google Cloud") from None
+    return credentials
