@@ -1,0 +1,84 @@
+"""No secret travels: everything that ever reaches Redis and the logs is searched."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from pytest_celery import CeleryTestSetup
+
+from provider_uploads import UploadInactiveError, UploadQueue, contract
+from provider_uploads.emulator import FaultKind, LocalGemini, Operation
+from tests.conftest import KEY
+from tests.nodes import RedisProcess, WorkerProcess, wait_until
+
+
+@pytest.fixture
+def default_worker_command() -> list[str]:
+    """The most talkative worker: debug log, events on."""
+    command = WorkerProcess.command("--task-events")
+    return [*command[: command.index("INFO")], "DEBUG", *command[command.index("INFO") + 1 :]]
+
+
+@pytest.fixture
+def traffic(default_redis_broker: RedisProcess) -> Iterator[list[str]]:
+    """Every command that Redis gets from here on, as text."""
+    seen: list[str] = []
+    client = redis.Redis(port=default_redis_broker.port, decode_responses=True)
+    monitor = client.monitor()  # type: ignore[no-untyped-call]
+    monitor.__enter__()
+
+    def listen() -> None:
+        try:
+            for command in monitor.listen():
+                seen.append(command["command"])
+        except (redis.RedisError, ValueError, OSError):
+            return  # the test is over
+
+    threading.Thread(target=listen, daemon=True).start()
+    yield seen
+    client.shutdown(nosave=True)  # ends the stream, and the node with it
+    client.close()
+
+
+def test_neither_the_key_nor_a_session_url(
+    traffic: list[str],
+    queue: UploadQueue,
+    celery_setup: CeleryTestSetup,
+    gemini: LocalGemini,
+    make_file: Callable[..., Path],
+) -> None:
+    """A road with everything on it: retries, a resume, looks, a failure, a deletion."""
+    gemini.order_fault(Operation.START, FaultKind.INTERNAL, match="a.mp4")
+    gemini.order_fault(Operation.UPLOAD, FaultKind.RESET, match="b.mp4", after_bytes=300_000)
+    gemini.order_fault(Operation.UPLOAD, FaultKind.FILE_STUCK, match="c.mp4")
+    tickets = [
+        queue.submit(make_file(name, 700_000), poll_s=0.1, timeout_s=3, jitter_s=0)
+        for name in ("a.mp4", "b.mp4", "c.mp4")
+    ]
+    for ticket in tickets[:2]:
+        assert queue.result(ticket, timeout_s=20).state == "ACTIVE"
+    with pytest.raises(UploadInactiveError):
+        queue.result(tickets[2], timeout_s=20)
+    wait_until(lambda: len(gemini.files()) == 2, "the deletion")
+    wait_until(lambda: any("celery-task-meta" in command for command in traffic), "a result")
+
+    everything = "\n".join(traffic)
+    assert "task-succeeded" in everything or "celeryev" in everything  # events were on
+    assert KEY not in everything
+    outside_the_ledger = [
+        command for command in traffic if f"{contract.KEY_PREFIX}upload:" not in command
+    ]
+    assert len(outside_the_ledger) < len(traffic)
+    assert "upload_id=" in everything  # the session URL is in the ledger, and only there
+    assert "upload_id=" not in "\n".join(outside_the_ledger)
+
+    log = celery_setup.worker.logs()
+    assert "DEBUG" in log
+    assert KEY not in log
+    assert "upload_id=" not in log
+    for ticket in tickets:
+        assert "upload_id=" not in queue.status(ticket).model_dump_json()
