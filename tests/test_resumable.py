@@ -373,7 +373,8 @@ class TestOnTheWire:
         self, sender_at: Callable[[str], Sender], source: Source
     ) -> None:
         error = {"code": 3, "message": "no frames"}
-        said = final(content(source), displayName="Ein Fluß", state="FAILED", error=error)
+        more = {"source": "UPLOADED", "videoMetadata": {"videoDuration": "5s"}}
+        said = final(content(source), displayName="Ein Fluß", state="FAILED", error=error, **more)
         with Wire(upload=said) as wire:
             file = sender_at(wire.url).send(wire.session_url, source, name=NAME)
         assert file.model_dump(mode="json") == {
@@ -384,7 +385,10 @@ class TestOnTheWire:
             "size_bytes": 1000,
             "display_name": "Ein Fluß",
             "sha256": hashlib.sha256(content(source)).hexdigest(),
+            "created_at": "2026-01-01T00:00:00.123456Z",
             "expires_at": "2026-01-03T00:00:00.123456Z",
+            "source": "UPLOADED",
+            "video": {"videoDuration": "5s"},
             "error": error,
         }
 
