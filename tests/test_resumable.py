@@ -373,7 +373,7 @@ class TestOnTheWire:
         self, sender_at: Callable[[str], Sender], source: Source
     ) -> None:
         error = {"code": 3, "message": "no frames"}
-        more = {"source": "UPLOADED", "videoMetadata": {"videoDuration": "5s"}}
+        more: dict[str, Any] = {"source": "UPLOADED", "videoMetadata": {"videoDuration": "5s"}}
         said = final(content(source), displayName="Ein Fluß", state="FAILED", error=error, **more)
         with Wire(upload=said) as wire:
             file = sender_at(wire.url).send(wire.session_url, source, name=NAME)
