@@ -16,7 +16,8 @@ class Policy(BaseSettings):
         env_prefix="PROVIDER_UPLOADS_", env_ignore_empty=True, extra="ignore", frozen=True
     )
 
-    #: An upload is tried this often before its last error is its end: about six minutes.
+    #: An upload is tried this often before its last error is its end: about four
+    #: minutes of waiting (1 + 2 + 4 + ... + 60 s).
     upload_tries: int = Field(default=10, ge=1)
     upload_retry_first_s: float = Field(default=1.0, gt=0)
     upload_retry_max_s: float = Field(default=60.0, gt=0)
