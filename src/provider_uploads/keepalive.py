@@ -20,7 +20,8 @@ log = get_logger(__name__)
 class KeepAlive(bootsteps.StartStopStep):
     """``ZADD <unacked index> XX <now> <tag>`` for every delivery tag of this worker.
 
-    Costs one Redis command per beat, with all tags in it. It reads one private name, ``QoS._delivered``; the celery and kombu series are pinned for it.
+    Costs one Redis command per beat, with all tags in it. It reads one private name,
+    ``QoS._delivered``; the celery and kombu series are pinned for it.
     """
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
