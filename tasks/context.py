@@ -48,10 +48,13 @@ def ledger() -> Ledger:
         return _ledger()
 
 
-def gemini() -> Gemini:
-    """Return this process's provider; raises MissingCredentialsError without a key."""
+def gemini(profile: str) -> Gemini:
+    """Return this process's provider for a profile.
+
+    Raises ConfigurationError for an unknown one, MissingCredentialsError for one without a key.
+    """
     with _making:
-        return _gemini()
+        return _gemini(profile)
 
 
 @cache
@@ -60,8 +63,8 @@ def _ledger() -> Ledger:
 
 
 @cache
-def _gemini() -> Gemini:
-    return Gemini.from_settings()
+def _gemini(profile: str) -> Gemini:
+    return Gemini.of_profile(profile)
 
 
 @contextmanager

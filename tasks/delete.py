@@ -53,10 +53,11 @@ def delete_on_timeout(self: Task[Any, Any], upload_id: str) -> None:
 
 
 def _delete(row: Row) -> None:
+    provider = gemini(row.request.profile)
     if row.session_url is not None:
-        gemini().sender.cancel(row.session_url)
+        provider.sender.cancel(row.session_url)
     for name in row.names:
-        gemini().delete(name)
+        provider.delete(name)
 
 
 def _expired(row: Row) -> bool:

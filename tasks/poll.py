@@ -55,12 +55,10 @@ def poll_until_active(self: Task[Any, Any], upload_id: str) -> dict[str, Any]:
 def _look(row: Row) -> tuple[ProviderFile | None, TransientError | None]:
     """Ask the provider once; trouble on its side is a look that saw nothing."""
     try:
-        file = gemini().get(row.file.name if row.file else row.name)
+        file = gemini(row.request.profile).get(row.file.name if row.file else row.name)
     except TransientError as error:
         return None, error
-    # What was verified at upload stays; a later answer may leave the hash out.
-    known = row.file.sha256 if row.file else None
-    return file.model_copy(update={"sha256": known or file.sha256}), None
+    return row.file.updated(file) if row.file else file, None
 
 
 def _too_late(

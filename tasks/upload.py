@@ -69,7 +69,7 @@ def _send(row: Row, lease: Any) -> Row:
     with open_source(request.source, settings().readable_roots) as source:
         row, file = transfer(
             ledger(),
-            gemini(),
+            gemini(request.profile),
             row,
             source.unchanged(request.size_bytes),
             lease=lease,

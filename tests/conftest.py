@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from pydantic import SecretStr
 from pytest_celery import (
     CeleryBackendCluster,
     CeleryBrokerCluster,
@@ -21,6 +22,7 @@ from pytest_celery import (
 from provider_uploads import UploadQueue, contract
 from provider_uploads.emulator import EmulatorConfig, LocalGemini
 from provider_uploads.ledger import Ledger
+from provider_uploads.profiles import Profile
 from provider_uploads.settings import settings
 from tests.nodes import RedisProcess, WorkerProcess
 
@@ -211,3 +213,8 @@ def queue(
 def quick() -> dict[str, Any]:
     """Patience for tests: looks close together, no jitter."""
     return {"timeout_s": 15, "poll_s": 0.05, "max_poll_s": 0.2, "jitter_s": 0}
+
+
+def profile_at(base_url: str, key: str = KEY, **fields: Any) -> Profile:
+    """A profile for the server there."""
+    return Profile(api_key=SecretStr(key), base_url=base_url, **fields)

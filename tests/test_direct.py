@@ -67,6 +67,7 @@ def test_the_guides_signature() -> None:
         "jitter_s": 0.2,
         "cleanup_on_timeout": False,
         "api_key": None,
+        "profile": "default",  # ours, behind the guide's
     }
     others = [name for name in parameters if name != "path"]
     assert {parameters[name].kind for name in others} == {inspect.Parameter.KEYWORD_ONLY}

@@ -44,7 +44,8 @@ DATA: dict[str, list[tuple[Any, ...]]] = {
     "UnknownProviderError": [("openai",)],
     "ConfigurationError": [("REDIS_URL: is none. Correct it in the environment.",)],
     "MissingDependencyError": [("google-genai", "google")],
-    "MissingCredentialsError": [("gemini",)],
+    "MissingCredentialsError": [("gemini", "default"), ("gemini", "batch")],
+    "UnsupportedOperationError": [("openai", "register", "a profile without a gateway")],
     "SourceError": [("/x",), ("/x", 1)],
     "SourceNotFoundError": [("/Fluß 🏞/[red]x",), ("/\udcff",)],
     "SourceKindError": [("/x", "a directory"), ("/x", "a FIFO")],
@@ -55,6 +56,8 @@ DATA: dict[str, list[tuple[Any, ...]]] = {
     "ProviderRefusedError": [("get", 400, "INVALID_ARGUMENT", "bad type")],
     "InvalidCredentialsError": [("get", 400, "INVALID_ARGUMENT", "bad key")],
     "FileGoneError": [("get", 403, "PERMISSION_DENIED", "no")],
+    "FileExpiredError": [(NAME, "2026-11-20T12:00:00+00:00")],
+    "FileNotActiveError": [(NAME, "PROCESSING"), (NAME, "FAILED")],
     "UploadFailedError": [
         (NAME, "FAILED"),
         (NAME, "FAILED", {"code": 3, "message": "no frames", "details": [{"@type": "x"}]}),

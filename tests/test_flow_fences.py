@@ -18,7 +18,7 @@ from provider_uploads.gemini import Gemini
 from provider_uploads.ledger import Ledger
 from provider_uploads.records import Copy, Patience, UploadRequest
 from provider_uploads.sources import open_source
-from tests.conftest import KEY
+from tests.conftest import KEY, profile_at
 from tests.nodes import RedisProcess, wait_until
 
 TICKET = "f" * 32
@@ -71,7 +71,7 @@ def finish_at_provider(ledger: Ledger, gemini: LocalGemini, request: UploadReque
     ledger.open([request])
     row = ledger.read(TICKET)
     with (
-        Gemini(KEY, base_url=gemini.url) as provider,
+        Gemini(profile_at(gemini.url)) as provider,
         open_source(request.source) as source,
     ):
         url = provider.sender.start(

@@ -27,7 +27,7 @@ from provider_uploads.gemini import Gemini
 from provider_uploads.records import ProviderFile
 from provider_uploads.settings import settings
 from provider_uploads.sources import open_source
-from tests.conftest import KEY
+from tests.conftest import KEY, profile_at
 from tests.test_resumable import NAME, SECRET, Say, Wire, final, refused, resource
 
 OTHER_KEY = "another-key-only-tests-know"
@@ -43,7 +43,7 @@ def client_at() -> Iterator[Callable[..., Gemini]]:
     made: list[Gemini] = []
 
     def make(base_url: str, key: str = KEY, timeout_s: float = 5.0) -> Gemini:
-        made.append(Gemini(key, base_url=base_url, timeout_s=timeout_s))
+        made.append(Gemini(profile_at(base_url, key), timeout_s=timeout_s))
         return made[-1]
 
     yield make
@@ -137,7 +137,7 @@ class TestFiles:
     def test_under_each_version(
         self, gemini: LocalGemini, make_file: Callable[..., Path], version: str
     ) -> None:
-        with Gemini(KEY, base_url=f"{gemini.url}/", api_version=version) as client:
+        with Gemini(profile_at(f"{gemini.url}/", api_version=version)) as client:
             upload(client, make_file())
             assert client.get(NAME).name == NAME
             assert client.delete(NAME) is True
@@ -167,7 +167,7 @@ def said(code: int = 200, **changes: object) -> Say:
 @pytest.fixture(scope="module")
 def wired() -> Iterator[tuple[Wire, Gemini]]:
     """A scripted server and its client, for tests that only change the answer."""
-    with Wire() as wire, Gemini(KEY, base_url=wire.url, timeout_s=5) as client:
+    with Wire() as wire, Gemini(profile_at(wire.url), timeout_s=5) as client:
         yield wire, client
 
 
@@ -183,12 +183,12 @@ class TestOnTheWire:
                 assert got.path == f"/v1beta/{NAME}"
                 assert got.headers["x-goog-api-key"] == KEY
 
-    @pytest.mark.parametrize("base", ["/genai", "/genai/", "/a/b"])
+    @pytest.mark.parametrize("base", ["/proxy", "/proxy/", "/a/b"])
     def test_behind_a_prefix(self, make_file: Callable[..., Path], base: str) -> None:
         path = make_file()
         with (
             Wire(upload=final(path.read_bytes()), get=said(), delete=Say(body=b"{}")) as wire,
-            Gemini(KEY, base_url=wire.url + base, api_version="v1") as client,
+            Gemini(profile_at(wire.url + base, api_version="v1")) as client,
         ):
             upload(client, path)
             client.get(NAME)
@@ -284,14 +284,14 @@ class TestFromSettings:
         monkeypatch.setenv("GEMINI_API_KEY", KEY)
         monkeypatch.setenv("PROVIDER_UPLOADS_BASE_URL", gemini.url)
         monkeypatch.setenv("PROVIDER_UPLOADS_API_VERSION", "v1")
-        with Gemini.from_settings() as client:
+        with Gemini.of_profile() as client:
             upload(client, make_file())
             assert client.get(NAME).name == NAME
         assert gemini.counters()["operations"]["get"]["requests"] == 1
 
     def test_without_a_key(self) -> None:
         with pytest.raises(MissingCredentialsError, match="Set GEMINI_API_KEY"):
-            Gemini.from_settings()
+            Gemini.of_profile()
 
     def test_variables_of_the_sdk_do_not_lead_elsewhere(
         self, gemini: LocalGemini, monkeypatch: pytest.MonkeyPatch, make_file: Callable[..., Path]
@@ -305,7 +305,7 @@ class TestFromSettings:
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://127.0.0.1:1")
         monkeypatch.setenv("GOOGLE_GENAI_API_VERSION", "v9")
         settings.cache_clear()
-        with Gemini.from_settings() as client:
+        with Gemini.of_profile() as client:
             upload(client, make_file())
             assert client.get(NAME).name == NAME
 

@@ -390,6 +390,7 @@ class TestOnTheWire:
             "source": "UPLOADED",
             "video": {"videoDuration": "5s"},
             "error": error,
+            "provider": "google",
         }
 
 

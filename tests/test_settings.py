@@ -9,7 +9,8 @@ import pytest
 from pydantic import ValidationError
 
 from provider_uploads.errors import ConfigurationError, MissingCredentialsError
-from provider_uploads.settings import GEMINI_URL, Settings, settings, without_secrets
+from provider_uploads.profiles import GEMINI_URL
+from provider_uploads.settings import Settings, settings, without_secrets
 
 
 def test_without_any_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -22,7 +23,7 @@ def test_without_any_variable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert found.provider_timeout_s == 60.0
     assert found.readable_roots == (tmp_path.resolve(),)
     with pytest.raises(MissingCredentialsError, match="Set GEMINI_API_KEY"):
-        found.key()
+        found.profile().key()
 
 
 @pytest.mark.parametrize(
@@ -39,7 +40,7 @@ def test_which_key_wins(
 ) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert settings().key() == key
+    assert settings().profile().key() == key
 
 
 @pytest.mark.parametrize(
@@ -60,7 +61,7 @@ def test_an_env_file_in_the_working_directory(
     monkeypatch.delenv("PROVIDER_UPLOADS_ENV_FILE")
     for name, value in variable.items():
         monkeypatch.setenv(name, value)
-    assert settings().key() == key
+    assert settings().profile().key() == key
     assert settings().api_version == "v1"
 
 
@@ -69,22 +70,22 @@ def test_another_env_file_or_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     (tmp_path / "prod.env").write_text("GEMINI_API_KEY=from another file\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(MissingCredentialsError):
-        settings().key()  # the tests' own environment says: none
+        settings().profile().key()  # the tests' own environment says: none
     monkeypatch.setenv("PROVIDER_UPLOADS_ENV_FILE", str(tmp_path / "prod.env"))
     settings.cache_clear()
-    assert settings().key() == "from another file"
+    assert settings().profile().key() == "from another file"
 
 
 def test_an_empty_key_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", "")
     with pytest.raises(MissingCredentialsError):
-        settings().key()
+        settings().profile().key()
 
 
 def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GEMINI_API_KEY", "s3cret")
     found = settings()
-    assert found.key() == "s3cret"
+    assert found.profile().key() == "s3cret"
     assert "s3cret" not in f"{found!r} {found!s} {found.model_dump_json()}"
 
 

@@ -26,7 +26,7 @@ from provider_uploads.resumable import BLOCK_BYTES
 from provider_uploads.rows import Row
 from provider_uploads.sources import open_source
 from provider_uploads.transfer import Interrupted, transfer
-from tests.conftest import KEY
+from tests.conftest import KEY, profile_at
 from tests.nodes import wait_until
 from tests.test_resumable import SECRET, Say, Wire, active, final, refused, resource
 
@@ -70,7 +70,7 @@ def client_at() -> Iterator[Callable[[str], Gemini]]:
 
     def make(base_url: str) -> Gemini:
         if base_url not in made:
-            made[base_url] = Gemini(KEY, base_url=base_url, timeout_s=5)
+            made[base_url] = Gemini(profile_at(base_url), timeout_s=5)
         return made[base_url]
 
     yield make

@@ -50,6 +50,11 @@ def cli() -> None:
     """Get files into the Gemini File API, and know that they are ACTIVE."""
 
 
+_PROFILE = click.option(
+    "--profile", default="default", show_default=True, help="Whose account: a profile's name."
+)
+
+
 @cli.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--wait", is_flag=True, help="Show progress until every file has ended.")
@@ -87,6 +92,7 @@ def cli() -> None:
     show_default=True,
     help="Spread of each wait, in seconds either way.",
 )
+@_PROFILE
 @click.option(
     "--keep-on-timeout", is_flag=True, help="Leave a file that timed out or failed at the provider."
 )
@@ -97,6 +103,7 @@ def upload(
     display_name: str | None,
     mime_type: str | None,
     keep_on_timeout: bool,
+    profile: str,
     **patience: float,
 ) -> None:
     """Queue files and print their tickets; with --wait, follow them to ACTIVE."""
@@ -107,6 +114,7 @@ def upload(
         options: dict[str, Any] = {
             "mime_type": mime_type,
             "cleanup_on_timeout": cleanup,
+            "profile": profile,
             **patience,
         }
         if len(paths) == 1:
@@ -141,27 +149,30 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON obj
 
 @files_group.command("list")
 @_JSON
-def list_files(as_json: bool) -> None:
+@_PROFILE
+def list_files(profile: str, as_json: bool) -> None:
     """List all files at the provider."""
-    with Files() as files:
+    with Files(profile=profile) as files:
         _print_files(files.list(), as_json)
 
 
 @files_group.command("get")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @_JSON
-def get_files(names: tuple[str, ...], as_json: bool) -> None:
+@_PROFILE
+def get_files(names: tuple[str, ...], profile: str, as_json: bool) -> None:
     """Show files by name, id or URI."""
-    with Files() as files:
+    with Files(profile=profile) as files:
         _print_files([files.get(name) for name in names], as_json)
 
 
 @files_group.command("delete")
 @click.argument("names", nargs=-1, required=True, metavar="NAME...")
 @click.option("--must-exist", is_flag=True, help="Fail when a file is not there.")
-def delete_files(names: tuple[str, ...], must_exist: bool) -> None:
+@_PROFILE
+def delete_files(names: tuple[str, ...], profile: str, must_exist: bool) -> None:
     """Delete files by name, id or URI; one that is gone already is fine."""
-    with Files() as files:
+    with Files(profile=profile) as files:
         for name in names:
             was_there = files.delete(name, missing_ok=not must_exist)
             _say(f"{name}: {'deleted' if was_there else 'was not there'}")
@@ -170,9 +181,10 @@ def delete_files(names: tuple[str, ...], must_exist: bool) -> None:
 @files_group.command("register")
 @click.argument("uris", nargs=-1, required=True, metavar="gs://BUCKET/OBJECT...")
 @_JSON
-def register_files(uris: tuple[str, ...], as_json: bool) -> None:
+@_PROFILE
+def register_files(uris: tuple[str, ...], profile: str, as_json: bool) -> None:
     """Make files of a Google Cloud bucket usable without copying them."""
-    with Files() as files:
+    with Files(profile=profile) as files:
         _print_files(files.register(uris), as_json)
 
 

@@ -20,6 +20,7 @@ from provider_uploads.backoff import Backoff
 from provider_uploads.errors import InvalidRequestError, QueueUnavailableError, ResultTimeoutError
 from provider_uploads.intake import request_for
 from provider_uploads.ledger import Ledger
+from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.records import Stage, UploadResult, UploadStatus
 from provider_uploads.settings import redis_url as checked_url
 from provider_uploads.settings import settings, without_secrets
@@ -76,14 +77,18 @@ class UploadQueue:
         backoff_factor: float = 1.5,
         jitter_s: float = 0.2,
         cleanup_on_timeout: bool = True,
+        profile: str = DEFAULT_PROFILE,
+        api_key: None = None,
     ) -> str:
         """Queue one file and return its ticket.
 
         ``timeout_s`` runs from the moment the provider has all bytes; looks come after ``poll_s``
         seconds, then ``backoff_factor`` times later each, at most ``max_poll_s`` apart (None: no
-        cap), ±``jitter_s``. Raises a SourceError or an InvalidRequestError before anything is
-        queued. Each call is an upload of its own, also of the same file.
+        cap), ±``jitter_s``. ``profile`` names an account of the workers; a key cannot be given,
+        because messages hold no secrets. Raises a SourceError or an InvalidRequestError before
+        anything is queued. Each call is an upload of its own, also of the same file.
         """
+        _refuse_key(api_key)
         request = request_for(
             path,
             display_name,
@@ -96,6 +101,7 @@ class UploadQueue:
                 "jitter_s": jitter_s,
             },
             cleanup_on_timeout,
+            profile,
         )
         self._ledger.open([request])
         with self._publishing([request.upload_id]) as publish:
@@ -113,12 +119,15 @@ class UploadQueue:
         backoff_factor: float = 1.5,
         jitter_s: float = 0.2,
         cleanup_on_timeout: bool = True,
+        profile: str = DEFAULT_PROFILE,
+        api_key: None = None,
     ) -> list[str]:
         """Queue many files in one message and return their tickets, in order.
 
         All paths are checked first: one that is bad raises, and nothing is queued. The options
         are those of ``submit`` and hold for every file; each keeps its own name.
         """
+        _refuse_key(api_key)
         patience = {
             "timeout_s": timeout_s,
             "poll_s": poll_s,
@@ -127,7 +136,8 @@ class UploadQueue:
             "jitter_s": jitter_s,
         }
         requests = [
-            request_for(path, None, mime_type, patience, cleanup_on_timeout) for path in paths
+            request_for(path, None, mime_type, patience, cleanup_on_timeout, profile)
+            for path in paths
         ]
         if not requests:
             return []
@@ -212,6 +222,16 @@ class UploadQueue:
                 self._producers = ProducerPool(connections=connection.Pool(limit=16), limit=16)
                 self._pid = os.getpid()
             return self._producers
+
+
+def _refuse_key(api_key: object) -> None:
+    if api_key is not None:
+        raise InvalidRequestError(
+            "api_key",
+            "(not shown)",
+            "would travel in a message, which Redis, results and Flower keep. Give the key to the "
+            "workers, as GEMINI_API_KEY or as a profile's, and name it: profile='…'",
+        )
 
 
 class _NoConfiguration(BaseLoader):

@@ -37,6 +37,11 @@ def file_name(upload_id: str, generation: int) -> str:
     return f"files/{NAME_PREFIX}{upload_id}-{generation}"
 
 
+def is_our_name(name: str) -> bool:
+    """Whether a provider's file name is one that we chose."""
+    return name.startswith(f"files/{NAME_PREFIX}")
+
+
 def upload_signature(app: Celery[Any], request: UploadRequest) -> Signature[Any]:
     """Return the message that uploads one file; both sides send this one. Its id is the ticket."""
     return app.signature(

@@ -48,6 +48,7 @@ class Options(TypedDict, total=False):
     jitter_s: float
     cleanup_on_timeout: bool
     api_key: str | None
+    profile: str
 
 
 def upload_and_wait_active(
@@ -61,11 +62,12 @@ def upload_and_wait_active(
     jitter_s: float = 0.2,
     cleanup_on_timeout: bool = False,
     api_key: str | None = None,
+    profile: str = "default",
 ) -> UploadResult:
     """Upload a file, wait until it is ACTIVE and return it; blocks the calling thread.
 
     ``timeout_s`` runs from the moment the provider has all bytes. The key is ``api_key``, else
-    the settings'. With ``cleanup_on_timeout`` a file that timed out or FAILED is deleted.
+    the profile's. With ``cleanup_on_timeout`` a file that timed out or FAILED is deleted.
 
     Raises FileNotFoundError, another SourceError or InvalidRequestError before anything is sent;
     NotImplementedError for a provider other than ``google``; MissingCredentialsError,
@@ -82,6 +84,7 @@ def upload_and_wait_active(
         jitter_s=jitter_s,
         cleanup_on_timeout=cleanup_on_timeout,
         api_key=api_key,
+        profile=profile,
     ) as road:
         while True:
             wait_s, result = _step(road)
@@ -91,8 +94,12 @@ def upload_and_wait_active(
 
 
 def preupload_and_wait_active(path: str | os.PathLike[str], **options: Unpack[Options]) -> str:
-    """Do the same as ``upload_and_wait_active`` and return the ACTIVE file's URI."""
-    return upload_and_wait_active(path, **options).uri
+    """Do the same as ``upload_and_wait_active`` and return the ACTIVE file's URI.
+
+    Where the provider gives none (OpenAI behind a gateway), it is the file's id.
+    """
+    result = upload_and_wait_active(path, **options)
+    return result.uri or result.id
 
 
 async def aupload_and_wait_active(
@@ -121,8 +128,9 @@ async def aupload_and_wait_active(
 async def apreupload_and_wait_active(
     path: str | os.PathLike[str], **options: Unpack[Options]
 ) -> str:
-    """Do the same as ``aupload_and_wait_active`` and return the ACTIVE file's URI."""
-    return (await aupload_and_wait_active(path, **options)).uri
+    """Do the same as ``aupload_and_wait_active`` and return the ACTIVE file's URI, or its id."""
+    result = await aupload_and_wait_active(path, **options)
+    return result.uri or result.id
 
 
 def _step(road: _Road) -> tuple[float, UploadResult | None]:
@@ -138,24 +146,19 @@ def _road(
     provider: str = "google",
     cleanup_on_timeout: bool = False,
     api_key: str | None = None,
+    profile: str = "default",
     stopping: Callable[[], bool] = lambda: False,
     **patience: Any,
 ) -> contextlib.closing[_Road]:
     """Check everything that can be checked without a request, and return the road ahead."""
     if provider != "google":
         raise UnknownProviderError(provider)
-    request = request_for(path, None, None, patience, cleanup_on_timeout)
+    request = request_for(path, None, None, patience, cleanup_on_timeout, profile)
     from provider_uploads.gemini import Gemini  # may say that google-genai is missing
 
     if api_key is not None and not api_key:
-        raise MissingCredentialsError("gemini")
-    given = settings()
-    gemini = Gemini(
-        api_key or given.key(),
-        base_url=given.base_url,
-        api_version=given.api_version,
-        timeout_s=given.provider_timeout_s,
-    )
+        raise MissingCredentialsError("gemini", profile)
+    gemini = Gemini.of_profile(profile, api_key)
     return contextlib.closing(_travel(gemini, request, stopping))
 
 
@@ -230,7 +233,7 @@ def _wait(
         yield min(patience.looks.delay(polls), max(left_s, 0.0) + SHORTEST_S)
         try:
             looked = gemini.get(file.name)
-            file, trouble = looked.model_copy(update={"sha256": file.sha256}), ""
+            file, trouble = file.updated(looked), ""
         except TransientError as error:
             trouble = str(error)
     raise AssertionError  # count() does not end

@@ -16,6 +16,7 @@
         │   ├── MissingDependencyError an optional package is not installed
         │   └── MissingCredentialsError no API key where one is needed
         ├── UnknownProviderError       (also a NotImplementedError)
+        ├── UnsupportedOperationError  this provider cannot do that (also a NotImplementedError)
         ├── SourceError                the bytes cannot be had
         │   ├── SourceNotFoundError    (also a FileNotFoundError)
         │   ├── SourceKindError        a directory, a FIFO, a device
@@ -26,6 +27,8 @@
         ├── ProviderRefusedError       a 4xx that stays one
         │   ├── InvalidCredentialsError the provider does not know the API key
         │   └── FileGoneError          deleted, expired, or never ours: it does not say which
+        ├── FileExpiredError           the provider deleted the file, 48 h after its upload
+        ├── FileNotActiveError         a file was to be used that is not ACTIVE
         ├── UploadFailedError          the provider could not process the file
         ├── UploadInactiveError        still not ACTIVE when the time was up
         ├── UnknownTicketError         no upload is known under this ticket
@@ -224,9 +227,11 @@ class MissingDependencyError(ConfigurationError):
 class MissingCredentialsError(ConfigurationError):
     """No API key where one is needed."""
 
-    def __init__(self, provider: str) -> None:
+    def __init__(self, provider: str, profile: str = "default") -> None:
         super().__init__(provider)
+        self.args = (provider, profile)
         self.provider = provider
+        self.profile = profile
 
     def __str__(self) -> str:
         if self.provider == "Google Cloud":
@@ -234,8 +239,12 @@ class MissingCredentialsError(ConfigurationError):
                 "no usable Google Cloud credentials. Run: gcloud auth application-default login, "
                 "or set GOOGLE_APPLICATION_CREDENTIALS to a key file."
             )
+        whose, variable = self.provider, "GEMINI_API_KEY"
+        if self.profile != "default":
+            whose = f"{self.provider} in profile {self.profile!r}"
+            variable = f"PROVIDER_UPLOADS_PROFILES__{self.profile.upper()}__API_KEY"
         return (
-            f"no API key for {self.provider}. Set GEMINI_API_KEY in the environment of the worker "
+            f"no API key for {whose}. Set {variable} in the environment of the worker "
             "(keys never travel in messages)."
         )
 
@@ -249,6 +258,19 @@ class UnknownProviderError(PermanentError, NotImplementedError):
 
     def __str__(self) -> str:
         return f"provider {self.provider!r} is not known here. Use provider='google'."
+
+
+class UnsupportedOperationError(PermanentError, NotImplementedError):
+    """This provider cannot do that, so it was not asked."""
+
+    def __init__(self, provider: str, operation: str, instead: str) -> None:
+        super().__init__(provider, operation, instead)
+        self.provider = provider
+        self.operation = operation
+        self.instead = instead
+
+    def __str__(self) -> str:
+        return f"{self.provider} cannot {self.operation} files here. Use {self.instead}."
 
 
 class SourceError(PermanentError):
@@ -370,6 +392,31 @@ class FileGoneError(ProviderRefusedError):
             f"{self.operation}: the file is not there for this API key (HTTP {self.http_status}): "
             "deleted, expired after 48 h, or of another project. Upload it again."
         )
+
+
+class FileExpiredError(PermanentError):
+    """The provider keeps a file for 48 h, and they are over."""
+
+    def __init__(self, name: str, expired_at: str) -> None:
+        super().__init__(name, expired_at)
+        self.name = name
+        self.expired_at = expired_at
+
+    def __str__(self) -> str:
+        return f"{self.name} expired at {self.expired_at}. Upload it again."
+
+
+class FileNotActiveError(PermanentError):
+    """A file was to be used that the provider has not finished, or could not process."""
+
+    def __init__(self, name: str, state: str) -> None:
+        super().__init__(name, state)
+        self.name = name
+        self.state = state
+
+    def __str__(self) -> str:
+        hint = "Check that it plays" if self.state == "FAILED" else "Try again when it is ACTIVE"
+        return f"{self.name} is {self.state} and cannot be used in a prompt. {hint}."
 
 
 class UploadFailedError(PermanentError):

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
 from provider_uploads.errors import FileGoneError, InvalidRequestError, MissingCredentialsError
+from provider_uploads.provider import Operation
 from provider_uploads.records import ProviderFile
-from provider_uploads.settings import settings
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -19,23 +19,18 @@ _CLOUD_SCOPES = ("https://www.googleapis.com/auth/devstorage.read_only",)
 
 
 class Files:
-    """The Files service for one API key; a context manager.
+    """The Files service for one API key or profile; a context manager.
 
     Raises MissingDependencyError without google-genai and MissingCredentialsError without a key;
-    every call raises this library's errors only.
+    every call raises this library's errors only, UnsupportedOperationError where the
+    profile's provider cannot do it.
     """
 
-    def __init__(self, api_key: str | None = None) -> None:
-        """Use ``api_key``, else the settings'."""
+    def __init__(self, api_key: str | None = None, *, profile: str = "default") -> None:
+        """Use ``api_key``, else the profile's."""
         from provider_uploads.gemini import Gemini
 
-        given = settings()
-        self._gemini = Gemini(
-            api_key or given.key(),
-            base_url=given.base_url,
-            api_version=given.api_version,
-            timeout_s=given.provider_timeout_s,
-        )
+        self._gemini = Gemini.of_profile(profile, api_key or None)
 
     def __enter__(self) -> Self:
         return self
@@ -76,6 +71,7 @@ class Files:
         ``credentials`` are google-auth's, by default those of the environment; they must be
         allowed to read the bucket. Raises MissingCredentialsError where there are none.
         """
+        self._gemini.provider.require(Operation.REGISTER)
         wrong = next((uri for uri in uris if not re.fullmatch(r"gs://[^/]+/.+", uri)), None)
         if wrong is not None:
             raise InvalidRequestError("uris", repr(wrong), "write it as gs://bucket/object")

@@ -8,14 +8,19 @@ from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, Self
 
+from pydantic import SecretStr
+
+from provider_uploads import contract
 from provider_uploads.errors import (
     FileGoneError,
     MissingCredentialsError,
     MissingDependencyError,
     ProviderUnavailableError,
 )
-from provider_uploads.records import ProviderFile
-from provider_uploads.settings import Settings, settings
+from provider_uploads.profiles import DEFAULT_PROFILE, Profile
+from provider_uploads.provider import Operation
+from provider_uploads.records import MAX_DISPLAY_NAME, ProviderFile, UploadRequest
+from provider_uploads.settings import settings
 
 try:
     import httpx2
@@ -29,38 +34,37 @@ except ImportError as error:
 from provider_uploads.refusals import provider_call
 from provider_uploads.resumable import Sender, read_sha256
 
-#: What results say the provider is.
-PROVIDER = "google"
-
 
 class Gemini:
-    """The Gemini Files service for one API key; thread-safe, one connection pool.
+    """The Files service for one profile; thread-safe, one connection pool.
 
-    Make one per process, after any fork. Close it, or use it as a context manager.
+    Make one per process, after any fork. Close it, or use it as a context manager. What the
+    profile's provider cannot do raises UnsupportedOperationError before any request.
     """
 
-    def __init__(
-        self, api_key: str, *, base_url: str, api_version: str = "v1beta", timeout_s: float = 60.0
-    ) -> None:
-        self._api_key = api_key
-        self._base_url = base_url
-        self._api_version = api_version
+    def __init__(self, profile: Profile, *, timeout_s: float = 60.0) -> None:
+        """Use the profile; raises MissingCredentialsError when it has no key."""
+        self.provider = profile.provider
+        self._profile = profile
+        self._api_key = profile.key()
         self._timeout_s = timeout_s
         self._http = httpx2.Client(
+            # On the client, because the SDK leaves its own headers out of most upload requests.
+            headers={name: value.get_secret_value() for name, value in profile.headers.items()},
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
         )
 
     @classmethod
-    def from_settings(cls, given: Settings | None = None) -> Self:
-        """Return a client for the settings' key; raises MissingCredentialsError without one."""
-        given = given or settings()
-        return cls(
-            given.key(),
-            base_url=given.base_url,
-            api_version=given.api_version,
-            timeout_s=given.provider_timeout_s,
-        )
+    def of_profile(cls, name: str = DEFAULT_PROFILE, api_key: str | None = None) -> Self:
+        """Return a client for one of the settings' profiles, with ``api_key`` instead of its own.
+
+        Raises ConfigurationError for an unknown profile, MissingCredentialsError without a key.
+        """
+        profile = settings().profile(name)
+        if api_key is not None:
+            profile = profile.model_copy(update={"api_key": SecretStr(api_key)})
+        return cls(profile, timeout_s=settings().provider_timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -76,8 +80,8 @@ class Gemini:
     def client(self) -> genai.Client:
         """The SDK's client, on our HTTP client."""
         options = types.HttpOptions(
-            base_url=self._base_url,
-            api_version=self._api_version,
+            base_url=self._profile.base_url,
+            api_version=self._profile.api_version,
             httpx_client=self._http,
             # In milliseconds. Without it the SDK sends each request with no timeout at all,
             # whatever the HTTP client says.
@@ -90,22 +94,48 @@ class Gemini:
         """What moves the bytes."""
         return Sender(
             self._http,
-            base_url=self._base_url,
-            api_version=self._api_version,
+            base_url=self._profile.base_url,
+            api_version=self._profile.api_version,
             api_key=self._api_key,
+            resumes=self.provider.resumes,
+        )
+
+    def start(self, name: str, request: UploadRequest, size_bytes: int) -> str:
+        """Open an upload session for a file of this name; return its URL, which is a secret."""
+        self.provider.require(Operation.UPLOAD)
+        label = "" if self.provider.takes_names else _label(name)
+        return self.sender.start(
+            name=name,
+            display_name=f"{label}{request.display_name}"[:MAX_DISPLAY_NAME],
+            mime_type=request.mime_type,
+            size_bytes=size_bytes,
         )
 
     def get(self, name: str) -> ProviderFile:
-        """Look a file up by ``files/…`` name; raises FileGoneError when it is not there."""
+        """Look a file up by name; raises FileGoneError when it is not there.
+
+        One of our names is looked for among all files where the provider chooses the names.
+        """
+        self.provider.require(Operation.GET)
+        if contract.is_our_name(name) and not self.provider.takes_names:
+            return self._labelled(name)
         with provider_call("get", name, by_sdk=True):
-            return _record(self.client.files.get(name=name))
+            return self._record(self.client.files.get(name=name))
+
+    def _labelled(self, name: str) -> ProviderFile:
+        label = _label(name)
+        for file in self.list():
+            if (file.display_name or "").startswith(label):
+                return file
+        raise FileGoneError("get", 404, "NOT_FOUND", name)
 
     def list(self, page_size: int = 100) -> Iterator[ProviderFile]:
         """Yield all files of this key; each page is asked for when the one before is used up."""
+        self.provider.require(Operation.LIST)
         with provider_call("list", by_sdk=True):
             pager = self.client.files.list(config={"page_size": page_size})
         while True:
-            yield from (_record(file, "list") for file in pager.page)
+            yield from (self._record(file, "list") for file in pager.page)
             with provider_call("list", by_sdk=True):
                 try:
                     pager.next_page()
@@ -116,6 +146,7 @@ class Gemini:
         self, uris: Sequence[str], credentials: Credentials
     ) -> builtins.list[ProviderFile]:
         """Make files of a Google Cloud bucket (``gs://…``) known to the service, uncopied."""
+        self.provider.require(Operation.REGISTER)
         with provider_call("register", by_sdk=True):
             try:
                 answer = self.client.files.register_files(auth=credentials, uris=[*uris])
@@ -123,35 +154,43 @@ class Gemini:
                 raise ProviderUnavailableError("register", type(error).__name__) from None
             except auth_errors.GoogleAuthError:
                 raise MissingCredentialsError("Google Cloud") from None
-        return [_record(file, "register") for file in answer.files or []]
+        return [self._record(file, "register") for file in answer.files or []]
 
     def delete(self, name: str) -> bool:
         """Delete a file by name. Gone is success: returns whether it was still there."""
+        self.provider.require(Operation.DELETE)
         try:
+            if contract.is_our_name(name) and not self.provider.takes_names:
+                name = self._labelled(name).name
             with provider_call("delete", name, by_sdk=True):
                 self.client.files.delete(name=name)
         except FileGoneError:
             return False
         return True
 
+    def _record(self, file: types.File, operation: str = "get") -> ProviderFile:
+        if not file.name:
+            raise ProviderUnavailableError(operation, "the answer holds no file", 200)
+        error: dict[str, Any] | None = (
+            file.error.model_dump(mode="json", exclude_none=True) if file.error else None
+        )
+        return ProviderFile(
+            name=file.name,
+            uri=file.uri or "",
+            state=file.state.value if file.state else "STATE_UNSPECIFIED",
+            mime_type=file.mime_type or "",
+            size_bytes=file.size_bytes or 0,
+            display_name=file.display_name,
+            sha256=read_sha256(file.sha256_hash),
+            created_at=file.create_time,
+            expires_at=file.expiration_time,
+            source=file.source.value if file.source else None,
+            video=file.video_metadata,
+            error=error,
+            provider=self.provider.name,
+        )
 
-def _record(file: types.File, operation: str = "get") -> ProviderFile:
-    if not file.name:
-        raise ProviderUnavailableError(operation, "the answer holds no file", 200)
-    error: dict[str, Any] | None = (
-        file.error.model_dump(mode="json", exclude_none=True) if file.error else None
-    )
-    return ProviderFile(
-        name=file.name,
-        uri=file.uri or "",
-        state=file.state.value if file.state else "STATE_UNSPECIFIED",
-        mime_type=file.mime_type or "",
-        size_bytes=file.size_bytes or 0,
-        display_name=file.display_name,
-        sha256=read_sha256(file.sha256_hash),
-        created_at=file.create_time,
-        expires_at=file.expiration_time,
-        source=file.source.value if file.source else None,
-        video=file.video_metadata,
-        error=error,
-    )
+
+def _label(name: str) -> str:
+    """What a file of ours bears before its display name where the provider chooses the names."""
+    return f"{name.removeprefix('files/')}-"

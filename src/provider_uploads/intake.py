@@ -20,6 +20,7 @@ def request_for(
     mime_type: str | None,
     patience: dict[str, Any],
     cleanup_on_timeout: bool,
+    profile: str,
 ) -> UploadRequest:
     """Return a new upload of the file at ``path``, with a new id.
 
@@ -46,5 +47,6 @@ def request_for(
             "size_bytes": size_bytes,
             "patience": patience,
             "cleanup_on_timeout": cleanup_on_timeout,
+            "profile": profile,
         },
     )

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from provider_uploads import contract
 from provider_uploads.backoff import Backoff
 from provider_uploads.errors import InvalidRequestError, NewerPayloadError
+from provider_uploads.profiles import DEFAULT_PROFILE, ProfileName
 
 #: The provider's limits (ai.google.dev/gemini-api/docs/files): 2 GB a file, kept for 48 h,
 #: display names of at most 512 characters.
@@ -124,6 +125,7 @@ class UploadRequest(Record):
     display_name: Annotated[str, AfterValidator(_display_name)]
     mime_type: Annotated[str, AfterValidator(_mime_type)]
     size_bytes: Annotated[int, Field(ge=0)]
+    profile: ProfileName = DEFAULT_PROFILE
     patience: Patience = Patience()
     cleanup_on_timeout: bool = True
 
@@ -143,6 +145,7 @@ class UploadRequest(Record):
 class ProviderFile(Record):
     """A file as the provider describes it.
 
+    ``provider`` is whose it is: ``google``, or another one behind a gateway.
     ``sha256`` is lowercase hex; ``source`` is UPLOADED, GENERATED or REGISTERED; ``video`` is the
     service's ``videoMetadata``, such as ``{"videoDuration": "596s"}``. None is "not given".
     """
@@ -159,10 +162,26 @@ class ProviderFile(Record):
     source: str | None = None
     video: dict[str, Any] | None = None
     error: dict[str, Any] | None = None
+    provider: str = "google"
+
+    def updated(self, later: ProviderFile) -> ProviderFile:
+        """Return ``later`` with what it leaves out: answers to a look may say less.
+
+        The hash verified at upload stays.
+        """
+        return later.model_copy(
+            update={
+                "uri": later.uri or self.uri,
+                "mime_type": later.mime_type or self.mime_type,
+                "sha256": self.sha256 or later.sha256,
+            }
+        )
 
 
 class UploadResult(Record):
     """An ACTIVE file, ready to be used: pass ``uri`` and ``mime_type`` to ``generate_content``.
+
+    A provider behind a gateway may give no ``uri``; there the ``id`` is what its calls take.
 
     ``id`` is the provider's name (``files/…``), which get and delete take; times are seconds.
     """
@@ -196,6 +215,7 @@ class UploadStatus(Record):
     display_name: str
     mime_type: str
     size_bytes: int
+    profile: str = DEFAULT_PROFILE
     sent_bytes: int = 0
     polls: int = 0
     queued_s: float = 0.0

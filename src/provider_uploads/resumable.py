@@ -220,8 +220,20 @@ class Sender:
     """
 
     def __init__(
-        self, http: httpx2.Client, *, base_url: str, api_version: str, api_key: str
+        self,
+        http: httpx2.Client,
+        *,
+        base_url: str,
+        api_version: str,
+        api_key: str,
+        resumes: bool = True,
     ) -> None:
+        """Send over ``http``.
+
+        ``resumes=False`` says that a server forgets a session with its first request, whose body
+        it takes for the whole file: then nothing else is ever asked of a session.
+        """
+        self._resumes = resumes
         self._http = http
         self._base_url = base_url
         self._api_version = api_version
@@ -243,11 +255,15 @@ class Sender:
         return read_start(response, name)
 
     def query(self, session_url: str, name: str) -> Answer:
-        """Ask the server what it has of ``name``."""
+        """Ask the server what it has of ``name``; raises SessionLostError where none is kept."""
+        if not self._resumes:
+            raise SessionLostError(410)
         return self._ask("query", query_request(session_url), name)
 
     def cancel(self, session_url: str) -> None:
         """Give a session up; one that is gone or finished is fine."""
+        if not self._resumes:
+            return
         request = cancel_request(session_url)
         with provider_call("cancel"):
             self._http.post(request.url, headers=request.headers)

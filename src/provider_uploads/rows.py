@@ -81,11 +81,12 @@ class Row(Record):
 
     @property
     def names(self) -> list[str]:
-        """The provider's names of all generations so far."""
-        return [
+        """The provider's names of all generations so far, and the one it chose itself."""
+        ours = [
             contract.file_name(self.request.upload_id, generation)
             for generation in range(self.generation + 1)
         ]
+        return ours if self.file is None or self.file.name in ours else [self.file.name, *ours]
 
     @property
     def name(self) -> str:
@@ -108,7 +109,7 @@ class Row(Record):
         file = cast(ProviderFile, self.file)
         return UploadResult(
             ticket=self.request.upload_id,
-            provider="google",
+            provider=file.provider,
             id=file.name,
             uri=file.uri,
             state=file.state,
@@ -136,6 +137,7 @@ class Row(Record):
             display_name=request.display_name,
             mime_type=request.mime_type,
             size_bytes=request.size_bytes,
+            profile=request.profile,
             sent_bytes=self.sent_bytes,
             polls=self.polls,
             id=self.file.name if self.file else None,

@@ -4,6 +4,12 @@ Every name has the prefix ``PROVIDER_UPLOADS_`` (``PROVIDER_UPLOADS_REDIS_URL`` 
 also found where the SDK looks for it: ``GEMINI_API_KEY``, then ``GOOGLE_API_KEY``. A file ``.env``
 in the working directory is read too, below the environment itself; ``PROVIDER_UPLOADS_ENV_FILE``
 names another one, or none when it is empty.
+
+Further accounts are *profiles*, under names of their own:
+
+    PROVIDER_UPLOADS_PROFILES__BATCH__API_KEY=…
+    PROVIDER_UPLOADS_PROFILES__BATCH__BASE_URL=https://gateway.example/genai
+    PROVIDER_UPLOADS_PROFILES__BATCH__HEADERS={"x-model-provider": "openai"}
 """
 
 from __future__ import annotations
@@ -16,10 +22,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
 
-from provider_uploads.errors import ConfigurationError, MissingCredentialsError
-
-GEMINI_URL = "https://generativelanguage.googleapis.com"
+from provider_uploads.errors import ConfigurationError
+from provider_uploads.profiles import DEFAULT_PROFILE, GEMINI_URL, Headers, Profile, ProfileName
 
 
 class Settings(BaseSettings):
@@ -27,6 +33,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="PROVIDER_UPLOADS_",
+        env_nested_delimiter="__",
         env_ignore_empty=True,
         extra="ignore",  # an .env file may hold other programs' variables too
         frozen=True,
@@ -47,6 +54,10 @@ class Settings(BaseSettings):
     )
     #: The SDK's own default is v1; Google documents the Files API under v1beta.
     api_version: str = "v1beta"
+    #: Sent with every request to the provider, such as a gateway's ``x-model-provider``.
+    headers: Headers = Field(default_factory=dict)
+    #: Accounts besides the default one, which is the five settings above.
+    profiles: dict[ProfileName, Profile] = Field(default_factory=dict)
     #: Seconds without a byte in either direction before a request to the provider is given up.
     provider_timeout_s: float = Field(default=60.0, gt=0)
 
@@ -75,12 +86,27 @@ class Settings(BaseSettings):
         """The allowed folders, resolved."""
         return tuple(root.expanduser().resolve() for root in self.roots or (Path.cwd(),))
 
-    def key(self) -> str:
-        """Return the API key; raises MissingCredentialsError when there is none."""
-        for given in (self.api_key, self.gemini_api_key, self.google_api_key):
-            if given is not None and given.get_secret_value():
-                return given.get_secret_value()
-        raise MissingCredentialsError("gemini")
+    def profile(self, name: str = DEFAULT_PROFILE) -> Profile:
+        """Return a profile; raises ConfigurationError naming those there are."""
+        if name == DEFAULT_PROFILE:
+            return self._default_profile
+        if name not in self.profiles:
+            known = ", ".join([DEFAULT_PROFILE, *sorted(self.profiles)])
+            raise ConfigurationError(
+                f"no profile {name!r} here (known: {known}). Set "
+                f"PROVIDER_UPLOADS_PROFILES__{name.upper()}__API_KEY where the worker runs."
+            )
+        return self.profiles[name].model_copy(update={"name": name})
+
+    @property
+    def _default_profile(self) -> Profile:
+        given = (self.api_key, self.gemini_api_key, self.google_api_key)
+        return Profile(
+            api_key=next((key for key in given if key and key.get_secret_value()), None),
+            base_url=self.base_url,
+            api_version=self.api_version,
+            headers=self.headers,
+        )
 
 
 def env_file() -> str | None:
@@ -94,12 +120,20 @@ def settings() -> Settings:
     try:
         # Its fields come from variables, which mypy cannot know.
         return Settings(_env_file=env_file())
+    except SettingsError as error:  # its text names the field and never the value
+        raise ConfigurationError(f"a PROVIDER_UPLOADS_ variable is not JSON: {error}.") from None
     except ValidationError as error:
         complaint = error.errors()[0]
-        name = "_".join(str(part) for part in complaint["loc"]).upper()
-        name = name if "_UPLOADS_" in name else f"PROVIDER_UPLOADS_{name}"
+        name = _variable(complaint["loc"])
         problem = complaint["msg"].removeprefix("Value error, ")
         raise ConfigurationError(f"{name}: {problem}. Correct it in the environment.") from None
+
+
+def _variable(path: tuple[int | str, ...]) -> str:
+    """Return the variable that set the field at ``path``."""
+    separator = "__" if path[0] == "profiles" else "_"
+    name = separator.join(str(part) for part in path if part != "[key]").upper()
+    return name if "_UPLOADS_" in name else f"PROVIDER_UPLOADS_{name}"
 
 
 def redis_url(value: str) -> str:

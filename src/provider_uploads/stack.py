@@ -65,7 +65,7 @@ class Stack:
         """Start everything; raises ConfigurationError saying what is missing."""
         options = self.options
         home = checkout()
-        key = settings().key() if options.provider == "gemini" else "local"
+        key = settings().profile().key() if options.provider == "gemini" else "local"
         try:
             redis_server = None if options.redis_url else find_redis_server()
             redis_url(options.redis_url or settings().redis_url)

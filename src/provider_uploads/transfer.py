@@ -12,6 +12,7 @@ from provider_uploads.errors import (
     NameTakenError,
     QueueUnavailableError,
     SessionLostError,
+    UnsupportedOperationError,
     VerificationError,
 )
 from provider_uploads.gemini import Gemini
@@ -62,6 +63,10 @@ def transfer(
     a TransientError where another attempt may succeed (the book says how it must begin);
     a PermanentError otherwise.
     """
+    if source.size_bytes == 0 and gemini.provider.through_gateway:
+        raise UnsupportedOperationError(
+            gemini.provider.name, "upload empty", "a file of at least one byte"
+        )
     told_at = time.monotonic()
 
     def watch(sent_bytes: int) -> None:
@@ -81,7 +86,8 @@ def transfer(
     try:
         session_url, resume = row.session_url, True
         if session_url is None:
-            session_url, resume = _start(gemini, row), False
+            session_url = gemini.start(row.name, row.request, source.size_bytes)
+            resume = False
             moved = book.uploading(row, session_url)
             if moved is None:
                 gemini.sender.cancel(session_url)
@@ -92,21 +98,14 @@ def transfer(
         )
     except (SessionLostError, NameTakenError) as error:
         # An attempt whose answer was lost may have finished the file: take it, or leave the name.
-        return row, _adopt(book, gemini, row, source, error)
+        file = _adopt(book, gemini, row, source, error)
     except VerificationError:
         _abandon(book, gemini, row)
         raise
-    return row, file
-
-
-def _start(gemini: Gemini, row: Row) -> str:
-    request = row.request
-    return gemini.sender.start(
-        name=row.name,
-        display_name=request.display_name,
-        mime_type=request.mime_type,
-        size_bytes=request.size_bytes,
-    )
+    known: dict[str, str] = {"provider": gemini.provider.name}
+    if gemini.provider.through_gateway:
+        known["mime_type"] = row.request.mime_type  # which a gateway forgets
+    return row, file.model_copy(update=known)
 
 
 def _adopt(

@@ -1,0 +1,50 @@
+"""A profile: whose account at which provider, under a name that may travel."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from provider_uploads.errors import MissingCredentialsError
+from provider_uploads.provider import MODEL_PROVIDER, Provider, provider_at
+
+GEMINI_URL: Final = "https://generativelanguage.googleapis.com"
+
+#: The profile of whoever names none.
+DEFAULT_PROFILE: Final = "default"
+
+#: What a profile may be called: it is part of a variable's name.
+ProfileName = Annotated[str, Field(pattern=r"^[a-z0-9]+(_[a-z0-9]+)*$", max_length=32)]
+
+
+def _lower(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
+    return {name.lower(): value for name, value in headers.items()}
+
+
+#: Header values may be keys of a gateway, so they are kept like keys.
+Headers = Annotated[dict[str, SecretStr], AfterValidator(_lower)]
+
+
+class Profile(BaseModel):
+    """An account: the key, the address and what is sent along. It stays where it was read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    name: str = DEFAULT_PROFILE
+    api_key: SecretStr | None = None
+    base_url: str = GEMINI_URL
+    api_version: str = "v1beta"
+    headers: Headers = Field(default_factory=dict)
+
+    @property
+    def provider(self) -> Provider:
+        """Who answers there, and what it can do; raises ConfigurationError if nobody knows."""
+        named = self.headers.get(MODEL_PROVIDER)
+        return provider_at(self.base_url, named.get_secret_value() if named else None)
+
+    def key(self) -> str:
+        """Return the API key; raises MissingCredentialsError when there is none."""
+        if self.api_key is None or not self.api_key.get_secret_value():
+            raise MissingCredentialsError("gemini", self.name)
+        return self.api_key.get_secret_value()
