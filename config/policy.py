@@ -26,6 +26,12 @@ class Policy(BaseSettings):
     delete_retry_first_s: float = Field(default=1.0, gt=0)
     delete_retry_max_s: float = Field(default=300.0, gt=0)
 
+    #: A question looks this often whether its files are ACTIVE.
+    question_look_first_s: float = Field(default=0.2, gt=0)
+    question_look_max_s: float = Field(default=5.0, gt=0)
+    #: A model may think for long; then the slot is given up, and the question is asked again.
+    generate_timeout_s: float = Field(default=600.0, gt=0)
+
     #: A lease outlives a stalled Redis call (2 s) several times and still ends before the 30 s
     #: after which a dead worker's messages come back.
     lease_s: float = Field(default=20.0, gt=0)
@@ -50,6 +56,11 @@ class Policy(BaseSettings):
     def upload_retry(self) -> Backoff:
         """Waits between tries of an upload."""
         return Backoff(self.upload_retry_first_s, 2.0, self.upload_retry_max_s)
+
+    @property
+    def question_looks(self) -> Backoff:
+        """Waits of a question for its files."""
+        return Backoff(self.question_look_first_s, 1.5, self.question_look_max_s)
 
     @property
     def delete_retry(self) -> Backoff:

@@ -4,6 +4,9 @@ upload ──▶ ACTIVE at once: the UploadResult
    └─ replaced, under the same ticket, by wait_until_active
           poll_until_active ⟲ retry(countdown=backoff) ──▶ the UploadResult
 (on error, whichever step) ──▶ delete_on_timeout
+
+uploads, each under its own ticket ┐
+generate ⟲ retry(countdown) ───────┴──▶ once all are ACTIVE, the Answer
 """
 
 from __future__ import annotations
@@ -30,6 +33,20 @@ def wait_until_active(request: UploadRequest) -> Signature[Any]:
         immutable=True,
         queue=contract.CONTROL_QUEUE,
         countdown=request.patience.looks.delay(0),
+    )
+
+
+def ask(question_id: str) -> Signature[Any]:
+    """Wait for a question's files, which have tickets of their own, and ask.
+
+    Not a chord: one whose member is lost never ends, and here the ledger knows when all are done.
+    """
+    return app.signature(
+        contract.GENERATE,
+        args=(question_id,),
+        task_id=question_id,
+        immutable=True,
+        queue=contract.TRANSFER_QUEUE,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -17,6 +17,7 @@ from kombu.exceptions import OperationalError
 from provider_uploads.errors import ProviderUploadsError, QueueUnavailableError, UnexpectedError
 from provider_uploads.gemini import Gemini
 from provider_uploads.ledger import Ledger
+from provider_uploads.questions import Questions
 from provider_uploads.settings import settings
 from tasks import canvases
 
@@ -67,9 +68,25 @@ def _gemini(profile: str) -> Gemini:
     return Gemini.of_profile(profile)
 
 
+def questions() -> Questions:
+    """Return the questions in this process's ledger."""
+    return Questions(ledger())
+
+
+def end_upload(ticket: str, error: ProviderUploadsError) -> None:
+    """Write the end down and, if anything may be left at the provider, have it deleted.
+
+    The deletion is sent here and not as an errback: Celery sends errbacks as a group, whose result
+    the worker then subscribes to, and a stopping worker waits 20 s for that subscription.
+    """
+    ledger().failed(ticket, error)
+    if ledger().left_behind(ticket):
+        canvases.clean_up(ticket).apply_async()
+
+
 @contextmanager
-def recorded(ticket: str) -> Iterator[None]:
-    """End an upload whose task raises: the ledger first, then the deletion, then Celery's result.
+def recorded(ticket: str, end: Callable[[str, ProviderUploadsError], None]) -> Iterator[None]:
+    """End an upload or a question whose task raises: the ledger first, then Celery's result.
 
     A worker that dies in between leaves its message behind, and whoever gets that repeats what
     is missing. Redis out of reach is no end: the message goes back and is delivered again.
@@ -80,24 +97,13 @@ def recorded(ticket: str) -> Iterator[None]:
         except (Ignore, Reject, Retry, QueueUnavailableError, OperationalError):
             raise
         except ProviderUploadsError as error:
-            _end(ticket, error)
+            end(ticket, error)
             raise
         except Exception as error:  # a fault of ours must not leave an upload that never ends
             log.exception("%s failed unexpectedly", ticket)
             unexpected = UnexpectedError(type(error).__name__, str(error))
-            _end(ticket, unexpected)
+            end(ticket, unexpected)
             raise unexpected from error
     except (QueueUnavailableError, OperationalError) as error:
         log.warning("%s goes back to the queue: %s", ticket, error)
         raise Reject(error, requeue=True) from error
-
-
-def _end(ticket: str, error: ProviderUploadsError) -> None:
-    """Write the end down and, if anything may be left at the provider, have it deleted.
-
-    The deletion is sent here and not as an errback: Celery sends errbacks as a group, whose result
-    the worker then subscribes to, and a stopping worker waits 20 s for that subscription.
-    """
-    ledger().failed(ticket, error)
-    if ledger().left_behind(ticket):
-        canvases.clean_up(ticket).apply_async()

@@ -1,4 +1,4 @@
-"""``provider_uploads.ingest``: many files in one message, one upload message each."""
+"""``provider_uploads.ingest``: many files, and perhaps a question, in one message."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from tasks.waiting import leave_for_newer
 
 
 @app.task(name=contract.INGEST, bind=True, ignore_result=True)
-def ingest(self: Task[Any, Any], payloads: list[dict[str, Any]]) -> None:
-    """Send one upload per payload.
+def ingest(
+    self: Task[Any, Any], payloads: list[dict[str, Any]], question_id: str | None = None
+) -> None:
+    """Send one upload per payload, and the question that waits for them.
 
     Killed halfway it is delivered again and sends copies of what it sent; the ledger's fences let
     one of each work.
@@ -28,3 +30,5 @@ def ingest(self: Task[Any, Any], payloads: list[dict[str, Any]]) -> None:
     with app.producer_or_acquire() as producer:
         for request in requests:
             canvases.upload_one(request).apply_async(producer=producer)
+        if question_id is not None:
+            canvases.ask(question_id).apply_async(producer=producer)

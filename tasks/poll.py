@@ -17,7 +17,7 @@ from provider_uploads.errors import (
 from provider_uploads.records import ProviderFile, Stage
 from provider_uploads.rows import Row, Verdict
 from tasks.celery import app
-from tasks.context import gemini, ledger, recorded
+from tasks.context import end_upload, gemini, ledger, recorded
 from tasks.waiting import come_back
 
 
@@ -27,7 +27,7 @@ def poll_until_active(self: Task[Any, Any], upload_id: str) -> dict[str, Any]:
 
     The deadline is absolute. A look that comes late still counts: ACTIVE wins over the clock.
     """
-    with recorded(upload_id):
+    with recorded(upload_id, end_upload):
         tag = str((self.request.properties or {})["delivery_tag"])
         verdict, now, row = ledger().claim_look(upload_id, self.request.retries, tag)
         if verdict is Verdict.STALE:

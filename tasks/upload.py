@@ -22,7 +22,7 @@ from provider_uploads.sources import open_source
 from provider_uploads.transfer import Interrupted, transfer
 from tasks import canvases
 from tasks.celery import app
-from tasks.context import gemini, ledger, log, recorded, stopping
+from tasks.context import end_upload, gemini, ledger, log, recorded, stopping
 from tasks.waiting import come_back, leave_for_newer, try_again
 
 
@@ -32,7 +32,7 @@ def upload(self: Task[Any, Any], payload: dict[str, Any]) -> dict[str, Any]:
 
     However often it is delivered, one provider file results.
     """
-    with recorded(payload["upload_id"]):
+    with recorded(payload["upload_id"], end_upload):
         try:
             request = UploadRequest.read(payload)
         except NewerPayloadError as error:

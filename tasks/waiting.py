@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NoReturn
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, wait
+from typing import Any, NoReturn, TypeVar
 
 from celery import Task
+from celery.exceptions import Reject
 
 from config.policy import policy
 from provider_uploads.errors import NewerPayloadError, TransientError
 from provider_uploads.rows import Row
-from tasks.context import ledger
+from tasks.context import ledger, stopping
+
+T = TypeVar("T")
+
+#: A stopping worker is noticed within this many seconds.
+_STOP_SEEN_S = 0.2
 
 
 def come_back(task: Task[Any, Any], countdown: float) -> NoReturn:
@@ -32,6 +40,26 @@ def try_again(task: Task[Any, Any], row: Row, error: TransientError) -> NoReturn
         f"try {tries} of {policy.upload_tries} failed, next in {wait_s:.1f} s: {error}",
     )
     come_back(task, wait_s)
+
+
+def unless_stopping(call: Callable[[], T]) -> T:
+    """Return what ``call`` returns; a worker that stops meanwhile gives the message back.
+
+    For a request that cannot be stopped from outside: its thread is left behind.
+    """
+    done: Future[T] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(call())
+        except BaseException as error:
+            done.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    while not wait([done], timeout=_STOP_SEEN_S).done:
+        if stopping.is_set():
+            raise Reject("the worker is stopping", requeue=True)
+    return done.result()
 
 
 def leave_for_newer(

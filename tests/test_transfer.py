@@ -174,7 +174,7 @@ class TestAfterALostAnswer:
     ) -> None:
         """The ledger forgot the session, for example, because a worker died before it noted it."""
         attempt(gemini.url)
-        ledger._redis.hdel(f"provider_uploads:upload:{TICKET}", "session_url")
+        ledger.redis.hdel(f"provider_uploads:upload:{TICKET}", "session_url")
         _, file = attempt(gemini.url)
         assert file.name == name(0)
         assert len(gemini.files()) == 1

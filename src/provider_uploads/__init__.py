@@ -4,6 +4,7 @@ from provider_uploads.client import UploadQueue
 from provider_uploads.direct import (
     apreupload_and_wait_active,
     aupload_and_wait_active,
+    generate,
     preupload_and_wait_active,
     upload_and_wait_active,
 )
@@ -20,6 +21,7 @@ from provider_uploads.errors import (
     UploadInactiveError,
 )
 from provider_uploads.files import Files
+from provider_uploads.questions import Answer
 from provider_uploads.records import ProviderFile, Stage, UploadResult, UploadStatus
 
 __all__ = [  # noqa: RUF022 - in reading order
@@ -29,6 +31,7 @@ __all__ = [  # noqa: RUF022 - in reading order
     "preupload_and_wait_active",
     "aupload_and_wait_active",
     "apreupload_and_wait_active",
+    "generate",
     # the files at the provider
     "Files",
     "ProviderFile",
@@ -36,6 +39,7 @@ __all__ = [  # noqa: RUF022 - in reading order
     "UploadResult",
     "UploadStatus",
     "Stage",
+    "Answer",
     # what goes wrong; the whole tree is in provider_uploads.errors
     "ProviderUploadsError",
     "TransientError",

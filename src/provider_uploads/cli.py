@@ -1,4 +1,4 @@
-"""``provider-uploads``: upload, status, files, demo, up, emulator.
+"""``provider-uploads``: upload, status, ask, files, demo, up, emulator.
 
 Exit codes: 0 all is well; 1 an upload ended without an ACTIVE file; 2 wrong usage, input or
 set-up; 3 Redis or the provider cannot be reached; 130 interrupted.
@@ -30,6 +30,7 @@ from provider_uploads.errors import (
     TransientError,
 )
 from provider_uploads.files import Files
+from provider_uploads.questions import DEFAULT_MODEL
 from provider_uploads.records import ProviderFile, Stage, UploadStatus
 from provider_uploads.samples import make_samples
 from provider_uploads.stack import Provider, Stack, StackOptions
@@ -137,6 +138,41 @@ def status(tickets: tuple[str, ...], as_json: bool) -> None:
         statuses = queue.statuses(tickets)
     _print_statuses(statuses, as_json)
     _exit_for(statuses)
+
+
+@cli.command()
+@click.argument("prompt")
+@click.argument("paths", nargs=-1, metavar="FILE...", type=click.Path(path_type=Path))
+@click.option("--ticket", "tickets", multiple=True, help="An earlier upload; repeatable.")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
+@_PROFILE
+def ask(
+    prompt: str,
+    paths: tuple[Path, ...],
+    tickets: tuple[str, ...],
+    model: str,
+    as_json: bool,
+    profile: str,
+) -> None:
+    """Upload files, and ask a model one question over all of them."""
+    with UploadQueue() as queue:
+        asked = queue.ask(prompt, paths, tickets=tickets, model=model, profile=profile)
+        uploads = queue.question(asked).uploads
+        with _interruptible(uploads):
+            console = _err  # what stands on standard output is the answer
+            statuses = display.follow(console, lambda: queue.statuses(uploads)) if uploads else []
+            if any(status.stage is not Stage.ACTIVE for status in statuses):
+                for problem in display.problems(statuses):
+                    _err.print(Text(display.printable(problem), "red"), soft_wrap=True)
+                sys.exit(FAILED)
+            with _starting(f"Asking {model}", console):
+                answer = queue.answer(asked)
+    if as_json:
+        click.echo(answer.model_dump_json())
+        return
+    _say(display.printable_lines(answer.text))
+    _err.print(display.bill(answer), style="dim", soft_wrap=True)
 
 
 @cli.group("files")
@@ -426,12 +462,12 @@ def _ctrl_c() -> Iterator[None]:
 
 
 @contextmanager
-def _starting(text: str) -> Iterator[None]:
-    if _out.is_terminal:
-        with _out.status(text):
+def _starting(text: str, console: Console = _out) -> Iterator[None]:
+    if console.is_terminal:
+        with console.status(text):
             yield
     else:
-        _say(text)
+        console.print(Text(text), soft_wrap=True)
         yield
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, Self
+from typing import Any, Self, TypeVar, Unpack
 
 from celery import Celery
 from celery.loaders.base import BaseLoader
@@ -18,12 +19,21 @@ from redis.exceptions import RedisError
 from provider_uploads import contract
 from provider_uploads.backoff import Backoff
 from provider_uploads.errors import InvalidRequestError, QueueUnavailableError, ResultTimeoutError
-from provider_uploads.intake import request_for
+from provider_uploads.intake import PatienceOptions, names_among, request_for
 from provider_uploads.ledger import Ledger
 from provider_uploads.profiles import DEFAULT_PROFILE
-from provider_uploads.records import Stage, UploadResult, UploadStatus
+from provider_uploads.questions import (
+    DEFAULT_MODEL,
+    Answer,
+    Question,
+    Questions,
+    checked_config,
+)
+from provider_uploads.records import Stage, UploadRequest, UploadResult, UploadStatus, checked
 from provider_uploads.settings import redis_url as checked_url
 from provider_uploads.settings import settings, without_secrets
+
+T = TypeVar("T")
 
 #: Between two looks at the ledger while waiting for a result: soon at first, then twice a second.
 _ASK_AGAIN = Backoff(0.02, 1.5, 0.5)
@@ -141,16 +151,75 @@ class UploadQueue:
         ]
         if not requests:
             return []
-        tickets = [request.upload_id for request in requests]
         self._ledger.open(requests)
+        self._ingest(requests)
+        return [request.upload_id for request in requests]
+
+    def _ingest(self, requests: Sequence[UploadRequest], question_id: str | None = None) -> None:
+        """Send many uploads, and a question over them, in one message."""
         payloads = [request.model_dump(mode="json") for request in requests]
-        with self._publishing(tickets) as publish:
+        with self._publishing([request.upload_id for request in requests]) as publish:
             self._app.send_task(
-                contract.INGEST, args=(payloads,), queue=contract.CONTROL_QUEUE, **publish
+                contract.INGEST,
+                args=(payloads, question_id),
+                queue=contract.CONTROL_QUEUE,
+                argsrepr=f"({len(payloads)} files)",
+                **publish,
             )
-        return tickets
+
+    def ask(
+        self,
+        prompt: str,
+        paths: Iterable[str | os.PathLike[str]] = (),
+        *,
+        tickets: Sequence[str] = (),
+        model: str = DEFAULT_MODEL,
+        config: dict[str, Any] | None = None,
+        profile: str = DEFAULT_PROFILE,
+        **patience: Unpack[PatienceOptions],
+    ) -> str:
+        """Queue one question over files; return its ticket, for ``answer``.
+
+        The files are ``paths``, uploaded as by ``submit_many``, and those of earlier ``tickets``.
+        Of several, each comes after its name in the prompt: the path from the folder they share.
+        ``config`` holds JSON fields of google-genai's ``GenerateContentConfig``.
+        """
+        given = [*paths]
+        uploads = [
+            request_for(path, name, None, dict(patience), True, profile)
+            for path, name in zip(given, names_among(given), strict=True)
+        ]
+        question = checked(
+            Question,
+            {
+                "question_id": uuid.uuid4().hex,
+                "prompt": prompt,
+                "model": model,
+                "profile": profile,
+                "uploads": (*tickets, *(request.upload_id for request in uploads)),
+                "config": checked_config(config or {}),
+            },
+        )
+        if tickets:
+            self.statuses(tickets)  # one that is unknown is said now
+        Questions(self._ledger).open(question)
+        self._ledger.open(uploads)
+        self._ingest(uploads, question.question_id)
+        return question.question_id
 
     # -- asking --------------------------------------------------------------------------------
+
+    def question(self, ticket: str) -> Question:
+        """Return a question that has no answer yet, or has one; raises what ended it."""
+        return Questions(self._ledger).read(ticket)[0]
+
+    def answer(self, ticket: str, *, timeout_s: float | None = None) -> Answer:
+        """Wait for the answer to a question as ``result`` waits for an upload."""
+
+        def look() -> tuple[Answer | None, str]:
+            return Questions(self._ledger).read(ticket)[1], "not answered"
+
+        return self._wait(ticket, look, timeout_s)
 
     def status(self, ticket: str) -> UploadStatus:
         """Return what is known about an upload; raises UnknownTicketError."""
@@ -166,19 +235,30 @@ class UploadQueue:
         Raises what the worker raised, with its data; ResultTimeoutError after ``timeout_s``
         seconds (None: wait for ever; 0: do not wait), while the upload goes on.
         """
+
+        def look() -> tuple[UploadResult | None, str]:
+            row = self._ledger.read(ticket)
+            if row.stage.ended and row.stage is not Stage.ACTIVE:
+                raise row.failure()
+            return row.result() if row.stage.ended else None, row.stage.value
+
+        return self._wait(ticket, look, timeout_s)
+
+    def _wait(
+        self, ticket: str, look: Callable[[], tuple[T | None, str]], timeout_s: float | None
+    ) -> T:
+        """Look until there is something; raises ResultTimeoutError with where it stands."""
         if timeout_s is not None and not timeout_s >= 0:
             raise InvalidRequestError("timeout_s", repr(timeout_s), "must be zero or more seconds")
         begun = time.monotonic()
         asked = 0
         while True:
-            row = self._ledger.read(ticket)
-            if row.stage is Stage.ACTIVE:
-                return row.result()
-            if row.stage.ended:
-                raise row.failure()
+            found, stands = look()
+            if found is not None:
+                return found
             waited_s = time.monotonic() - begun
             if timeout_s is not None and waited_s >= timeout_s:
-                raise ResultTimeoutError(ticket, row.stage.value, round(waited_s, 3))
+                raise ResultTimeoutError(ticket, stands, round(waited_s, 3))
             wait_s = _ASK_AGAIN.delay(asked)
             left_s = wait_s if timeout_s is None else timeout_s - waited_s
             time.sleep(min(wait_s, left_s))

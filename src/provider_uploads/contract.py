@@ -17,6 +17,7 @@ UPLOAD: Final = "provider_uploads.upload"
 POLL: Final = "provider_uploads.poll_until_active"
 DELETE: Final = "provider_uploads.delete_on_timeout"
 INGEST: Final = "provider_uploads.ingest"
+GENERATE: Final = "provider_uploads.generate"
 
 #: Work that moves bytes and holds a slot for long.
 TRANSFER_QUEUE: Final = "transfer"

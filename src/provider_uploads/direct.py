@@ -12,7 +12,7 @@ import itertools
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from provider_uploads.backoff import SHORTEST_S, Backoff
@@ -25,6 +25,7 @@ from provider_uploads.errors import (
     UploadInactiveError,
 )
 from provider_uploads.intake import request_for
+from provider_uploads.questions import DEFAULT_MODEL, Answer, attachments
 from provider_uploads.records import ProviderFile, Stage, UploadRequest, UploadResult
 from provider_uploads.rows import Row
 from provider_uploads.settings import settings
@@ -131,6 +132,27 @@ async def apreupload_and_wait_active(
     """Do the same as ``aupload_and_wait_active`` and return the ACTIVE file's URI, or its id."""
     result = await aupload_and_wait_active(path, **options)
     return result.uri or result.id
+
+
+def generate(
+    prompt: str,
+    files: Sequence[UploadResult] = (),
+    *,
+    model: str = DEFAULT_MODEL,
+    config: dict[str, Any] | None = None,
+    api_key: str | None = None,
+    profile: str = "default",
+) -> Answer:
+    """Ask a model one question over uploaded files; blocks the calling thread.
+
+    Of several files, each comes after its name. Raises FileExpiredError, FileGoneError or
+    FileNotActiveError naming the file that cannot be used; otherwise what the provider's refusal
+    means.
+    """
+    from provider_uploads.gemini import Gemini
+
+    with Gemini.of_profile(profile, api_key) as gemini:
+        return gemini.generate(prompt, attachments(files), model=model, config=config)
 
 
 def _step(road: _Road) -> tuple[float, UploadResult | None]:

@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from provider_uploads.questions import Answer
 from provider_uploads.records import ProviderFile, Stage, UploadStatus
 
 #: Between two looks at the ledger: one round trip for all files.
@@ -157,6 +158,21 @@ def listing(files: Sequence[ProviderFile]) -> Table:
 def printable(text: str) -> str:
     """Return ``text`` without what a terminal would obey: file names may hold escape sequences."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Return a text of several lines without what a terminal would obey."""
+    return "\n".join(printable(line.expandtabs(4)) for line in text.splitlines())
+
+
+def bill(answer: Answer) -> str:
+    """Return what an answer cost: ``gemini-3-flash: 2 files, 1,540 + 38 tokens, STOP``."""
+    thoughts = f" + {answer.thought_tokens:,} of thought" if answer.thought_tokens else ""
+    files = f"{answer.files} file" if answer.files == 1 else f"{answer.files} files"
+    return (
+        f"{answer.model}: {files}, {answer.prompt_tokens:,} + {answer.answer_tokens:,} tokens"
+        f"{thoughts}, {answer.finish_reason}"
+    )
 
 
 def problems(statuses: Sequence[UploadStatus]) -> list[str]:

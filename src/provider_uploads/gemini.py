@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Self
 
@@ -12,14 +13,20 @@ from pydantic import SecretStr
 
 from provider_uploads import contract
 from provider_uploads.errors import (
+    FileExpiredError,
     FileGoneError,
+    FileNotActiveError,
+    InvalidCredentialsError,
+    InvalidRequestError,
     MissingCredentialsError,
     MissingDependencyError,
+    ProviderRefusedError,
     ProviderUnavailableError,
 )
 from provider_uploads.profiles import DEFAULT_PROFILE, Profile
 from provider_uploads.provider import Operation
-from provider_uploads.records import MAX_DISPLAY_NAME, ProviderFile, UploadRequest
+from provider_uploads.questions import DEFAULT_MODEL, Answer, Attachment
+from provider_uploads.records import MAX_DISPLAY_NAME, ProviderFile, Stage, UploadRequest
 from provider_uploads.settings import settings
 
 try:
@@ -156,6 +163,49 @@ class Gemini:
                 raise MissingCredentialsError("Google Cloud") from None
         return [self._record(file, "register") for file in answer.files or []]
 
+    def generate(
+        self,
+        prompt: str,
+        files: Sequence[Attachment],
+        *,
+        model: str = DEFAULT_MODEL,
+        config: dict[str, Any] | None = None,
+        timeout_s: float = 600.0,
+        ticket: str = "",
+    ) -> Answer:
+        """Ask a model about files, the prompt first; each file after its label.
+
+        Raises FileExpiredError, FileGoneError or FileNotActiveError naming the file that cannot be
+        used; ProviderRefusedError also when the prompt or the answer was blocked.
+        """
+        if files:
+            self.provider.require(Operation.GENERATE)
+        _refuse_expired(files)
+        try:
+            options = types.GenerateContentConfig.model_validate(config or {})
+        except ValueError as error:
+            raise InvalidRequestError("config", repr(sorted(config or {})), str(error)) from None
+        options.http_options = types.HttpOptions(timeout=math.ceil(timeout_s * 1000))
+        try:
+            with provider_call("generate", by_sdk=True):
+                said = self.client.models.generate_content(
+                    model=model, contents=_contents(prompt, files), config=options
+                )
+        except InvalidCredentialsError:
+            raise
+        except ProviderRefusedError as error:
+            if error.http_status in {400, 403}:
+                self._blame(files)
+            raise
+        return _answer(said, model, len(files), ticket)
+
+    def _blame(self, files: Sequence[Attachment]) -> None:
+        """Raise the error of the file that cannot be used; the refusal itself names none."""
+        for file in files:
+            state = self.get(file.name).state
+            if state != Stage.ACTIVE:
+                raise FileNotActiveError(file.name, state)
+
     def delete(self, name: str) -> bool:
         """Delete a file by name. Gone is success: returns whether it was still there."""
         self.provider.require(Operation.DELETE)
@@ -189,6 +239,45 @@ class Gemini:
             error=error,
             provider=self.provider.name,
         )
+
+
+def _refuse_expired(files: Sequence[Attachment]) -> None:
+    now = datetime.now(UTC)
+    for file in files:
+        if file.expires_at is not None and file.expires_at <= now:
+            raise FileExpiredError(file.name, file.expires_at.isoformat(timespec="seconds"))
+
+
+def _contents(prompt: str, files: Sequence[Attachment]) -> builtins.list[types.Part]:
+    parts = [types.Part.from_text(text=prompt)]
+    for file in files:
+        if file.label:
+            parts.append(types.Part.from_text(text=file.label))
+        parts.append(types.Part.from_uri(file_uri=file.uri, mime_type=file.mime_type))
+    return parts
+
+
+def _answer(said: types.GenerateContentResponse, model: str, files: int, ticket: str) -> Answer:
+    candidate = next(iter(said.candidates or []), None)
+    if candidate is None:
+        feedback = said.prompt_feedback
+        reason = feedback.block_reason if feedback else None
+        raise ProviderRefusedError(
+            "generate", 200, reason.value if reason else "NO_ANSWER", "the prompt got no answer"
+        )
+    parts = (candidate.content.parts if candidate.content else None) or []
+    used = said.usage_metadata or types.GenerateContentResponseUsageMetadata()
+    return Answer(
+        ticket=ticket,
+        model=said.model_version or model,
+        text="".join(part.text for part in parts if part.text and not part.thought),
+        finish_reason=candidate.finish_reason.value if candidate.finish_reason else "UNKNOWN",
+        files=files,
+        prompt_tokens=used.prompt_token_count or 0,
+        answer_tokens=used.candidates_token_count or 0,
+        thought_tokens=used.thoughts_token_count or 0,
+        total_tokens=used.total_token_count or 0,
+    )
 
 
 def _label(name: str) -> str:

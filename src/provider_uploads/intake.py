@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import os
 import uuid
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from provider_uploads.errors import InvalidRequestError
 from provider_uploads.mime import guess_type
 from provider_uploads.records import UploadRequest, checked
 from provider_uploads.settings import settings
 from provider_uploads.sources import open_source
+
+
+class PatienceOptions(TypedDict, total=False):
+    """The fields of ``Patience``, as options of a call."""
+
+    timeout_s: float
+    poll_s: float
+    max_poll_s: float | None
+    backoff_factor: float
+    jitter_s: float
+
+
+def names_among(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Return for each path its name among the others: from the folder that all share."""
+    absolute = [Path(path).absolute() for path in paths]
+    folders = [os.fspath(path.parent) for path in absolute]
+    shared = os.path.commonpath(folders) if folders else ""
+    return [path.relative_to(shared).as_posix() for path in absolute]
 
 
 def request_for(

@@ -89,7 +89,7 @@ class Ledger:
 
     def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
         self.server = without_secrets(url)
-        self._redis = redis.Redis.from_url(
+        self.redis = redis.Redis.from_url(
             url,
             decode_responses=True,
             socket_timeout=timeout_s,
@@ -97,19 +97,19 @@ class Ledger:
             # Trying again is the caller's decision, and it has a deadline.
             retry=Retry(NoBackoff(), 0),
         )
-        self._write = self._redis.register_script(_WRITE)
-        self._claim_look = self._redis.register_script(_CLAIM_LOOK)
+        self._write = self.redis.register_script(_WRITE)
+        self._claim_look = self.redis.register_script(_CLAIM_LOOK)
 
     def close(self) -> None:
         """Close the connections."""
-        self._redis.close()
+        self.redis.close()
 
     # -- reading -------------------------------------------------------------------------------
 
     def read(self, ticket: str) -> Row:
         """Return one row; raises UnknownTicketError."""
-        with self._reached():
-            fields = self._redis.hgetall(_key(ticket))
+        with self.reached():
+            fields = self.redis.hgetall(_key(ticket))
         if not fields:
             raise errors.UnknownTicketError(ticket)
         return Row.of(cast("dict[str, str]", fields))
@@ -119,14 +119,14 @@ class Ledger:
 
         Reads single fields: the row may be of a newer client.
         """
-        with self._reached():
-            copy, request = self._redis.hmget(_key(ticket), "copy_at_provider", "request")
+        with self.reached():
+            copy, request = self.redis.hmget(_key(ticket), "copy_at_provider", "request")
         wanted = json.loads(request or "{}").get("cleanup_on_timeout", True)
         return bool(copy == Copy.PRESENT and wanted)
 
     def statuses(self, tickets: Sequence[str]) -> list[UploadStatus]:
         """Return the statuses of many uploads in one round trip; raises UnknownTicketError."""
-        with self._reached(), self._redis.pipeline(transaction=False) as pipe:
+        with self.reached(), self.redis.pipeline(transaction=False) as pipe:
             pipe.time()
             for ticket in tickets:
                 pipe.hgetall(_key(ticket))
@@ -141,16 +141,16 @@ class Ledger:
 
     def open(self, requests: Sequence[UploadRequest]) -> None:
         """Write a QUEUED row for each request, in one round trip."""
-        with self._reached():
+        with self.reached():
             try:
                 self._open(requests)
             except NoScriptError:  # a new Redis, or one that was restarted
-                self._redis.script_load(_WRITE)
+                self.redis.script_load(_WRITE)
                 self._open(requests)
 
     def _open(self, requests: Sequence[UploadRequest]) -> None:
         # redis-py's Script object would ask before each pipeline whether the script is known.
-        with self._redis.pipeline(transaction=False) as pipe:
+        with self.redis.pipeline(transaction=False) as pipe:
             for request in requests:
                 values = {"stage": Stage.QUEUED, "request": request.model_dump_json()}
                 order = _order(stamp={"queued_at": 0}, values=values)
@@ -283,7 +283,7 @@ class Ledger:
 
         Returns the verdict, Redis's time in seconds and the row; raises UnknownTicketError.
         """
-        with self._reached():
+        with self.reached():
             verdict, now, flat = self._claim_look(keys=[_key(ticket)], args=[attempt, delivery_tag])
         if not flat:
             raise errors.UnknownTicketError(ticket)
@@ -293,10 +293,10 @@ class Ledger:
     @contextmanager
     def lease(self, ticket: str, ttl_s: float) -> Iterator[Lease | None]:
         """Hold the right to send this upload's bytes; None when another delivery holds it."""
-        lock = self._redis.lock(
+        lock = self.redis.lock(
             f"{contract.KEY_PREFIX}lease:{ticket}", timeout=ttl_s, thread_local=False
         )
-        with self._reached():
+        with self.reached():
             held = lock.acquire(blocking=False)
         if not held:
             yield None
@@ -316,12 +316,13 @@ class Ledger:
     ) -> float | None:
         """Write if the row is in one of ``stages``; return Redis's time, or None if it is not."""
         order = _order(stages, stamp or {}, values or {}, unset, count)
-        with self._reached():
+        with self.reached():
             now = self._write(keys=[_key(ticket)], args=[order])
         return None if now is None else float(now)
 
     @contextmanager
-    def _reached(self) -> Iterator[None]:
+    def reached(self) -> Iterator[None]:
+        """Turn what redis-py raises into QueueUnavailableError."""
         try:
             yield
         except RedisError as error:

@@ -131,15 +131,8 @@ class UploadRequest(Record):
 
     @classmethod
     def read(cls, payload: dict[str, Any]) -> Self:
-        """Return the request in ``payload``.
-
-        Raises NewerPayloadError for a version above ours, InvalidRequestError for anything else
-        that does not fit.
-        """
-        version = payload.get("version")
-        if isinstance(version, int) and version > contract.PAYLOAD_VERSION:
-            raise NewerPayloadError(version, contract.PAYLOAD_VERSION)
-        return checked(cls, payload)
+        """Return the request in ``payload``; raises what ``received`` raises."""
+        return received(cls, payload)
 
 
 class ProviderFile(Record):
@@ -223,9 +216,22 @@ class UploadStatus(Record):
     processing_s: float = 0.0
     id: str | None = None
     uri: str | None = None
+    expires_at: datetime | None = None
     copy_at_provider: Copy = Copy.NONE
     note: str | None = None
     error: dict[str, Any] | None = None
+
+
+def received(cls: type[RecordT], payload: dict[str, Any]) -> RecordT:
+    """Return what another process wrote.
+
+    Raises NewerPayloadError for a version above ours, InvalidRequestError for anything else that
+    does not fit.
+    """
+    version = payload.get("version")
+    if isinstance(version, int) and version > contract.PAYLOAD_VERSION:
+        raise NewerPayloadError(version, contract.PAYLOAD_VERSION)
+    return checked(cls, payload)
 
 
 def checked(cls: type[RecordT], values: dict[str, Any]) -> RecordT:

@@ -142,6 +142,7 @@ class Row(Record):
             polls=self.polls,
             id=self.file.name if self.file else None,
             uri=self.file.uri if self.file else None,
+            expires_at=self.file.expires_at if self.file else None,
             copy_at_provider=self.copy_at_provider,
             note=self.note,
             error=self.error,

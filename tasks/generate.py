@@ -1,0 +1,74 @@
+"""``provider_uploads.generate``: one question over files, asked once all of them are ACTIVE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Task
+
+from config.policy import policy
+from provider_uploads import contract
+from provider_uploads.errors import ProviderUploadsError, TransientError, from_record
+from provider_uploads.questions import Answer, Question, attachments
+from provider_uploads.records import Stage, UploadStatus
+from tasks.celery import app
+from tasks.context import gemini, ledger, log, questions, recorded
+from tasks.waiting import come_back, unless_stopping
+
+
+@app.task(name=contract.GENERATE, bind=True)
+def generate(self: Task[Any, Any], question_id: str) -> dict[str, Any]:
+    """Ask, or come back while files are on their way; a file that ended badly ends the question.
+
+    Delivered again, it returns the answer it has. A worker that dies while the model thinks asks
+    twice, because the provider knows no way to fetch an answer that was lost.
+    """
+    with recorded(question_id, questions().failed):
+        question, answer = questions().read(question_id)
+        if answer is None:
+            uploads = _ready(self, question)
+            with ledger().lease(question_id, policy.lease_s) as lease:
+                if lease is None:
+                    come_back(self, policy.lease_held_retry_s)
+                answer = _ask(self, question, uploads)
+        return answer.model_dump(mode="json")
+
+
+def _ready(task: Task[Any, Any], question: Question) -> list[UploadStatus]:
+    """Return the uploads, all ACTIVE; come back as long as one is not."""
+    uploads = ledger().statuses(question.uploads)
+    for upload in uploads:
+        if upload.stage.ended and upload.stage is not Stage.ACTIVE:
+            raise _why(upload)
+    if not all(upload.stage is Stage.ACTIVE for upload in uploads):
+        come_back(task, policy.question_looks.delay(task.request.retries))
+    return uploads
+
+
+def _why(upload: UploadStatus) -> ProviderUploadsError:
+    record = upload.error or {"type": "UnexpectedError", "args": [upload.stage, "withdrawn"]}
+    return from_record(record)
+
+
+def _ask(task: Task[Any, Any], question: Question, uploads: list[UploadStatus]) -> Answer:
+    try:
+        provider = gemini(question.profile)
+        answer = unless_stopping(
+            lambda: provider.generate(
+                question.prompt,
+                attachments(uploads),
+                model=question.model,
+                config=question.config,
+                timeout_s=policy.generate_timeout_s,
+                ticket=question.question_id,
+            )
+        )
+    except TransientError as error:
+        tries = questions().stumbled(question.question_id)
+        if tries >= policy.upload_tries:
+            raise
+        wait_s = max(policy.upload_retry.delay(tries - 1), error.retry_after_s or 0.0)
+        log.info("%s asks again in %.1f s: %s", question.question_id, wait_s, error)
+        come_back(task, wait_s)
+    questions().answered(answer)
+    return answer
