@@ -6,7 +6,7 @@ FILES ?=
 PROVIDER ?= local
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test wheel-guard demo up up-docker bench clean
+.PHONY: help install check test test-live wheel-guard demo up up-docker bench clean
 
 help:            ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,11 @@ check: install   ## Style and types
 
 test: install    ## The whole test suite
 	$(BIN)/pytest
+
+test-live: install  ## The flows that count, at Google's service: needs GEMINI_API_KEY
+	@if [ -z "$$GEMINI_API_KEY" ]; then \
+	  echo "Skipped: GEMINI_API_KEY is not set, so nothing was tried at Google's service."; \
+	else $(BIN)/pytest tests/test_live.py --live; fi
 
 wheel-guard: install  ## Build the wheel and import all of it where nothing else is
 	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \

@@ -28,11 +28,29 @@ from tests.nodes import RedisProcess, WorkerProcess
 
 KEY = "a-key-only-tests-know"
 
+# For ``--live`` only.
+_REAL_KEY = os.environ.get("GEMINI_API_KEY")
+
 # A developer's own keys and settings must neither help a test nor be seen by one.
 for name in list(os.environ):
     if name.startswith(("PROVIDER_UPLOADS_", "CELERY_", "GEMINI_", "GOOGLE_", "FLOWER_")):
         del os.environ[name]
 os.environ["PROVIDER_UPLOADS_ENV_FILE"] = ""  # nor the .env in their checkout
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--live", action="store_true", help="run tests/test_live.py at Google's service"
+    )
+
+
+@pytest.fixture(scope="session")
+def live_key(request: pytest.FixtureRequest) -> str | None:
+    """The real key, if these tests may use it."""
+    if not request.config.getoption("--live"):
+        return None
+    assert _REAL_KEY, "--live needs GEMINI_API_KEY"
+    return _REAL_KEY
 
 
 @pytest.fixture(autouse=True)
