@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import json
 import os
 import re
 import shutil
@@ -90,9 +91,21 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path
             "PROVIDER_UPLOADS_REDIS_URL": stack.redis_url,
             "PROVIDER_UPLOADS_BASE_URL": stack.base_url,
             "GEMINI_API_KEY": "any",
+            **gateway("openai", stack.base_url),
+            **gateway("anthropic", stack.base_url),
         }
         assert report.name == "report.pdf"
         yield folder, env
+
+
+def gateway(provider: str, base_url: str) -> dict[str, str]:
+    """The variables of a profile behind the stack's gateway."""
+    prefix = f"PROVIDER_UPLOADS_PROFILES__{provider.upper()}__"
+    return {
+        f"{prefix}API_KEY": "any",
+        f"{prefix}BASE_URL": f"{base_url}/genai",
+        f"{prefix}HEADERS": json.dumps({"x-model-provider": provider}),
+    }
 
 
 def run(command: str, folder: Path, env: dict[str, str]) -> str:
