@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx2
 import pytest
 import redis
 from pytest_celery import CeleryTestSetup
 
 from provider_uploads import UploadInactiveError, UploadQueue, contract
-from provider_uploads.emulator import FaultKind, LocalGemini, Operation
+from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from tests.conftest import KEY
-from tests.nodes import RedisProcess, WorkerProcess, wait_until
+from tests.nodes import ROOT, Process, RedisProcess, WorkerProcess, free_port, wait_until
+
+SECOND_KEY = "a-second-key-only-tests-know"
+VIRTUAL_KEY = "a-key-of-the-gateway"
+KEYS = (KEY, SECOND_KEY, VIRTUAL_KEY)
 
 
 @pytest.fixture
@@ -21,6 +27,41 @@ def default_worker_command() -> list[str]:
     """The most talkative worker: debug log, events on."""
     command = WorkerProcess.command("--task-events")
     return [*command[: command.index("INFO")], "DEBUG", *command[command.index("INFO") + 1 :]]
+
+
+@pytest.fixture
+def default_worker_env(default_worker_env: dict[str, str], gemini: LocalGemini) -> dict[str, str]:
+    """A second account, whose key and header are other ones."""
+    return {
+        **default_worker_env,
+        "PROVIDER_UPLOADS_PROFILES__SECOND__API_KEY": SECOND_KEY,
+        "PROVIDER_UPLOADS_PROFILES__SECOND__BASE_URL": f"{gemini.url}/genai",
+        "PROVIDER_UPLOADS_PROFILES__SECOND__HEADERS": f'{{"x-bf-vk": "{VIRTUAL_KEY}"}}',
+    }
+
+
+@pytest.fixture
+def gemini_config() -> EmulatorConfig:
+    return EmulatorConfig(processing_s=0.3, api_keys=frozenset({KEY, SECOND_KEY}))
+
+
+@pytest.fixture
+def flower(tmp_path: Path, default_worker_env: dict[str, str]) -> Iterator[httpx2.Client]:
+    """A client of Flower, logged in."""
+    port = free_port()
+    env = {
+        **default_worker_env,
+        "PROVIDER_UPLOADS_FLOWER_AUTH": "operator:pass",
+        "PROVIDER_UPLOADS_FLOWER_PORT": str(port),
+    }
+    conf = f"--conf={ROOT / 'config' / 'flowerconfig.py'}"
+    argv = [sys.executable, "-m", "celery", "-A", "tasks", "flower", conf]
+    node = Process(argv, name="flower", folder=tmp_path, env=env, cwd=ROOT)
+    url = f"http://127.0.0.1:{port}"
+    with httpx2.Client(base_url=url, auth=("operator", "pass"), timeout=20) as client:
+        wait_until(lambda: b"Visit me at" in node.logs(), "Flower", 30)
+        yield client
+    node.stop()
 
 
 @pytest.fixture
@@ -44,10 +85,11 @@ def traffic(default_redis_broker: RedisProcess) -> Iterator[list[str]]:
     client.close()
 
 
-def test_neither_the_key_nor_a_session_url(
+def test_neither_a_key_nor_a_session_url(
     traffic: list[str],
     queue: UploadQueue,
     celery_setup: CeleryTestSetup,
+    flower: httpx2.Client,
     gemini: LocalGemini,
     make_file: Callable[..., Path],
 ) -> None:
@@ -59,16 +101,19 @@ def test_neither_the_key_nor_a_session_url(
         queue.submit(make_file(name, 700_000), poll_s=0.1, timeout_s=3, jitter_s=0)
         for name in ("a.mp4", "b.mp4", "c.mp4")
     ]
-    for ticket in tickets[:2]:
+    tickets.append(queue.submit(make_file("d.mp4", 700_000), profile="second", poll_s=0.1))
+    asked = queue.ask("Anything?", tickets=tickets[:2])
+    assert queue.answer(asked, timeout_s=20).files == 2
+    for ticket in (*tickets[:2], tickets[3]):
         assert queue.result(ticket, timeout_s=20).state == "ACTIVE"
     with pytest.raises(UploadInactiveError):
         queue.result(tickets[2], timeout_s=20)
-    wait_until(lambda: len(gemini.files()) == 2, "the deletion")
+    wait_until(lambda: len(gemini.files()) == 3, "the deletion")
     wait_until(lambda: any("celery-task-meta" in command for command in traffic), "a result")
 
     everything = "\n".join(traffic)
     assert "task-succeeded" in everything or "celeryev" in everything  # events were on
-    assert KEY not in everything
+    assert [key for key in KEYS if key in everything] == []
     outside_the_ledger = [
         command for command in traffic if f"{contract.KEY_PREFIX}upload:" not in command
     ]
@@ -78,7 +123,22 @@ def test_neither_the_key_nor_a_session_url(
 
     log = celery_setup.worker.logs()
     assert "DEBUG" in log
-    assert KEY not in log
+    assert [key for key in KEYS if key in log] == []
     assert "upload_id=" not in log
+    wait_until(lambda: tickets[2] in flower.get("/api/tasks").text, "Flower to have seen it")
+    shown = "".join(
+        flower.get(path).raise_for_status().text
+        for path in (
+            *("/api/tasks", "/api/workers?refresh=1", "/workers", "/tasks", "/broker", "/metrics"),
+            *(f"/task/{ticket}" for ticket in (*tickets, asked)),
+            *(f"/api/task/info/{ticket}" for ticket in (*tickets, asked)),
+            *(f"/api/task/result/{ticket}" for ticket in tickets[:2]),
+            *(f"/worker/{name}" for name in flower.get("/api/workers").json()),
+        )
+    )
+    assert tickets[0] in shown
+    assert "registered" in shown
+    assert [key for key in KEYS if key in shown] == []
+    assert "upload_id=" not in shown
     for ticket in tickets:
         assert "upload_id=" not in queue.status(ticket).model_dump_json()
