@@ -52,6 +52,4 @@ def ask(question_id: str) -> Signature[Any]:
 
 def clean_up(upload_id: str) -> Signature[Any]:
     """Delete what an ended upload left at the provider."""
-    return app.signature(
-        contract.DELETE, args=(upload_id,), immutable=True, queue=contract.CONTROL_QUEUE
-    )
+    return contract.delete_signature(app, upload_id)

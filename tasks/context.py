@@ -14,7 +14,12 @@ from celery.signals import after_setup_logger, worker_shutting_down
 from celery.utils.log import get_task_logger
 from kombu.exceptions import OperationalError
 
-from provider_uploads.errors import ProviderUploadsError, QueueUnavailableError, UnexpectedError
+from provider_uploads.errors import (
+    ProviderUploadsError,
+    QueueUnavailableError,
+    UnexpectedError,
+    UploadCancelledError,
+)
 from provider_uploads.gemini import Gemini
 from provider_uploads.ledger import Ledger
 from provider_uploads.questions import Questions
@@ -80,6 +85,8 @@ def end_upload(ticket: str, error: ProviderUploadsError) -> None:
     the worker then subscribes to, and a stopping worker waits 20 s for that subscription.
     """
     ledger().failed(ticket, error)
+    if isinstance(error, UploadCancelledError):
+        ledger().present_again(ticket)  # this worker may have finished it after the deletion
     if ledger().left_behind(ticket):
         canvases.clean_up(ticket).apply_async()
 

@@ -37,9 +37,8 @@ def poll_until_active(self: Task[Any, Any], upload_id: str) -> dict[str, Any]:
         file, trouble = _look(row)
         if file is not None and file.state == Stage.ACTIVE:
             ended = ledger().active(row, file)
-            if ended is None:
-                raise Ignore  # cancelled at the last moment; whoever did that deletes
-            return _settled(ended)
+            # None: cancelled at the last moment.
+            return _settled(ended or ledger().read(upload_id))
         if file is not None and file.state == Stage.FAILED:
             raise UploadFailedError(file.name, file.state, file.error)
         left_s = (row.deadline_at or 0.0) - now

@@ -19,7 +19,7 @@ from provider_uploads.records import Stage, UploadRequest
 from provider_uploads.rows import Row, Verdict
 from provider_uploads.settings import settings
 from provider_uploads.sources import open_source
-from provider_uploads.transfer import Interrupted, transfer
+from provider_uploads.transfer import Ended, Interrupted, transfer
 from tasks import canvases
 from tasks.celery import app
 from tasks.context import end_upload, gemini, ledger, log, recorded, stopping
@@ -44,6 +44,8 @@ def upload(self: Task[Any, Any], payload: dict[str, Any]) -> dict[str, Any]:
             if row.claim_upload() is Verdict.GO:
                 try:
                     row = _send(row, lease)
+                except Ended:
+                    row = ledger().read(request.upload_id)
                 except Interrupted as reason:
                     log.info("%s goes back to the queue: %s", request.upload_id, reason)
                     raise Reject(reason, requeue=True) from None
@@ -81,7 +83,7 @@ def _send(row: Row, lease: Any) -> Row:
     record = ledger().active if file.state == Stage.ACTIVE else ledger().processing
     moved = record(row, file)
     if moved is None:
-        raise Ignore  # cancelled at the last moment; whoever did that deletes
+        raise Ended
     return moved
 
 

@@ -68,6 +68,7 @@ DATA: dict[str, list[tuple[Any, ...]]] = {
         (NAME, "PROCESSING", 120.0, 14, "undeleted"),
         (NAME, "PROCESSING", 120.0, 14, "kept", "get: the provider is unavailable"),
     ],
+    "UploadCancelledError": [(T,)],
     "UnknownTicketError": [("nonsense",)],
     "UnexpectedError": [("KeyError", "'x'")],
 }

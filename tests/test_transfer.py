@@ -25,7 +25,7 @@ from provider_uploads.records import Copy, ProviderFile, Stage, UploadRequest
 from provider_uploads.resumable import BLOCK_BYTES
 from provider_uploads.rows import Row
 from provider_uploads.sources import open_source
-from provider_uploads.transfer import Interrupted, transfer
+from provider_uploads.transfer import Ended, Interrupted, transfer
 from tests.conftest import KEY, profile_at
 from tests.nodes import wait_until
 from tests.test_resumable import SECRET, Say, Wire, active, final, refused, resource
@@ -302,7 +302,7 @@ class TestInterruptions:
             ledger.failed(TICKET, UploadFailedError("x", "FAILED"))
             return False
 
-        with pytest.raises(Interrupted, match="ended meanwhile"):
+        with pytest.raises(Ended):
             attempt(gemini.url, stopping=end)
         assert gemini.files() == []
         assert ledger.read(TICKET).stage is Stage.FAILED
@@ -316,7 +316,7 @@ class TestInterruptions:
         client_at: Callable[[str], Gemini],
     ) -> None:
         ledger.withdrawn([TICKET])
-        with open_source(path) as source, pytest.raises(Interrupted, match="ended meanwhile"):
+        with open_source(path) as source, pytest.raises(Ended):
             transfer(
                 ledger,
                 client_at(gemini.url),

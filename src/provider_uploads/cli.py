@@ -141,6 +141,17 @@ def status(tickets: tuple[str, ...], as_json: bool) -> None:
 
 
 @cli.command()
+@click.argument("tickets", nargs=-1, required=True, metavar="TICKET...")
+def cancel(tickets: tuple[str, ...]) -> None:
+    """Stop uploads and delete their files; one that has ended is left alone."""
+    with UploadQueue() as queue:
+        for ticket in tickets:
+            found = queue.cancel(ticket)
+            said = f"had ended: {found}" if found.ended else f"cancelled, was {found}"
+            _say(f"{ticket}  {said}")
+
+
+@cli.command()
 @click.argument("prompt")
 @click.argument("paths", nargs=-1, metavar="FILE...", type=click.Path(path_type=Path))
 @click.option("--ticket", "tickets", multiple=True, help="An earlier upload; repeatable.")

@@ -207,6 +207,22 @@ class UploadQueue:
         self._ingest(uploads, question.question_id)
         return question.question_id
 
+    # -- changing one's mind -------------------------------------------------------------------
+
+    def cancel(self, ticket: str) -> Stage:
+        """Stop an upload and have its file deleted; return the stage it was found in.
+
+        Bytes stop moving within a second. One that had ended stays as it was, and a second
+        cancellation is harmless. Raises UnknownTicketError.
+        """
+        found = self._ledger.read(ticket).stage
+        if not found.ended and not self._ledger.cancelled(ticket):
+            found = self._ledger.read(ticket).stage  # it ended in between
+        if (found is Stage.CANCELLED or not found.ended) and self._ledger.left_behind(ticket):
+            with self._publishing([]) as publish:
+                contract.delete_signature(self._app, ticket).apply_async(**publish)
+        return found
+
     # -- asking --------------------------------------------------------------------------------
 
     def question(self, ticket: str) -> Question:

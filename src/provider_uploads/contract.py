@@ -43,6 +43,11 @@ def is_our_name(name: str) -> bool:
     return name.startswith(f"files/{NAME_PREFIX}")
 
 
+def delete_signature(app: Celery[Any], upload_id: str) -> Signature[Any]:
+    """Return the message that deletes what an ended upload left at the provider."""
+    return app.signature(DELETE, args=(upload_id,), immutable=True, queue=CONTROL_QUEUE)
+
+
 def upload_signature(app: Celery[Any], request: UploadRequest) -> Signature[Any]:
     """Return the message that uploads one file; both sides send this one. Its id is the ticket."""
     return app.signature(

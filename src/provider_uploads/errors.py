@@ -31,6 +31,7 @@
         ├── FileNotActiveError         a file was to be used that is not ACTIVE
         ├── UploadFailedError          the provider could not process the file
         ├── UploadInactiveError        still not ACTIVE when the time was up
+        ├── UploadCancelledError       somebody cancelled the upload
         ├── UnknownTicketError         no upload is known under this ticket
         └── UnexpectedError            a fault in this software
 
@@ -458,6 +459,17 @@ class UploadInactiveError(PermanentError):
             f"{self.name} is still {self.state} after {self.waited_s:.1f} s and "
             f"{self.polls} looks{trouble}. {end}; submit again with a larger timeout_s."
         )
+
+
+class UploadCancelledError(PermanentError):
+    """Somebody cancelled the upload, or it was withdrawn before it began."""
+
+    def __init__(self, ticket: str) -> None:
+        super().__init__(ticket)
+        self.ticket = ticket
+
+    def __str__(self) -> str:
+        return f"upload {self.ticket} was cancelled. Submit the file again if it is wanted."
 
 
 class UnknownTicketError(PermanentError, LookupError):

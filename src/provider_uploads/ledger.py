@@ -69,7 +69,7 @@ if stage == 'PROCESSING' then
     redis.call('HINCRBY', KEYS[1], 'polls', 1)
     verdict = 'go'
   end
-elseif mine then
+elseif mine or (stage == 'CANCELLED' and tonumber(ARGV[1]) > look) then
   verdict = 'answer'
 end
 local time = redis.call('TIME')
@@ -120,9 +120,11 @@ class Ledger:
         Reads single fields: the row may be of a newer client.
         """
         with self.reached():
-            copy, request = self.redis.hmget(_key(ticket), "copy_at_provider", "request")
-        wanted = json.loads(request or "{}").get("cleanup_on_timeout", True)
-        return bool(copy == Copy.PRESENT and wanted)
+            stage, copy, request = self.redis.hmget(
+                _key(ticket), "stage", "copy_at_provider", "request"
+            )
+        kept = not json.loads(request or "{}").get("cleanup_on_timeout", True)
+        return bool(copy == Copy.PRESENT and (stage == Stage.CANCELLED or not kept))
 
     def statuses(self, tickets: Sequence[str]) -> list[UploadStatus]:
         """Return the statuses of many uploads in one round trip; raises UnknownTicketError."""
@@ -262,11 +264,26 @@ class Ledger:
         )
 
     def withdrawn(self, tickets: Iterable[str]) -> None:
-        """Record that uploads were never sent: a message that arrives after all is ignored."""
+        """Record that uploads were never sent: a message that arrives after all does nothing."""
         for ticket in tickets:
-            self._update(
-                ticket, (Stage.QUEUED,), stamp={"ended_at": 0}, values={"stage": Stage.CANCELLED}
-            )
+            self.cancelled(ticket, (Stage.QUEUED,))
+
+    def cancelled(self, ticket: str, stages: tuple[Stage, ...] = _LIVING) -> bool:
+        """Record that nobody wants it any more; False when it is in none of ``stages``."""
+        values = {
+            "stage": Stage.CANCELLED,
+            "error": json.dumps(errors.UploadCancelledError(ticket).as_record()),
+        }
+        return bool(
+            self._update(ticket, stages, stamp={"ended_at": 0}, values=values, unset=("note",))
+        )
+
+    def present_again(self, ticket: str) -> None:
+        """Record that a worker may have finished a file after its deletion."""
+        with self.reached():
+            deleted = self.redis.hget(_key(ticket), "copy_at_provider") == Copy.DELETED
+        if deleted:
+            self._update(ticket, (Stage.CANCELLED,), values={"copy_at_provider": Copy.PRESENT})
 
     def deleted(self, ticket: str) -> None:
         """Record that nothing is left at the provider."""

@@ -76,8 +76,7 @@ class Row(Record):
         """
         if self.stage in (Stage.QUEUED, Stage.UPLOADING):
             return Verdict.GO
-        never_looked = self.look < 0 and self.stage is not Stage.CANCELLED
-        return Verdict.ANSWER if never_looked else Verdict.STALE
+        return Verdict.ANSWER if self.look < 0 else Verdict.STALE
 
     @property
     def names(self) -> list[str]:

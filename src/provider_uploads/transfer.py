@@ -26,6 +26,10 @@ class Interrupted(Exception):  # noqa: N818 - nothing went wrong
     """The transfer stopped between two blocks, for a reason that is not the provider's."""
 
 
+class Ended(Interrupted):
+    """The upload has ended meanwhile: somebody cancelled it."""
+
+
 class Lease(Protocol):
     """The right to send."""
 
@@ -59,7 +63,8 @@ def transfer(
 ) -> tuple[Row, ProviderFile]:
     """Start or resume the session, send what the server lacks, verify; return row and file.
 
-    Raises Interrupted when ``stopping()`` turns true, the lease is lost or the upload has ended;
+    Raises Interrupted when ``stopping()`` turns true or the lease is lost, Ended when the upload
+    has ended otherwise;
     a TransientError where another attempt may succeed (the book says how it must begin);
     a PermanentError otherwise.
     """
@@ -81,7 +86,7 @@ def transfer(
             # A note that cannot be written is no reason to stop; a lease that runs out is.
             with suppress(QueueUnavailableError):
                 if not book.progress(row.request.upload_id, sent_bytes):
-                    raise Interrupted("the upload has ended meanwhile")
+                    raise Ended
 
     try:
         session_url, resume = row.session_url, True
@@ -91,7 +96,7 @@ def transfer(
             moved = book.uploading(row, session_url)
             if moved is None:
                 gemini.sender.cancel(session_url)
-                raise Interrupted("the upload has ended meanwhile")
+                raise Ended
             row = moved
         file = gemini.sender.send(
             session_url, source, name=row.name, resume=resume, on_progress=watch
