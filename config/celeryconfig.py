@@ -33,6 +33,23 @@ task_routes = {
     contract.POLL: {"queue": contract.CONTROL_QUEUE},
     contract.DELETE: {"queue": contract.CONTROL_QUEUE},
     contract.INGEST: {"queue": contract.CONTROL_QUEUE},
+    contract.SWEEP: {"queue": contract.CONTROL_QUEUE},
+}
+
+# `celery -A tasks beat`, once in a fleet; a second one does no harm. A sweep that no worker took
+# before the next one is due is dropped.
+beat_schedule = {
+    "sweep": {
+        "task": contract.SWEEP,
+        "schedule": policy.sweep_every_s,
+        "options": {"expires": policy.sweep_every_s},
+    },
+    "sweep-at-provider": {
+        "task": contract.SWEEP,
+        "schedule": policy.sweep_provider_every_s,
+        "kwargs": {"at_provider": True},
+        "options": {"expires": policy.sweep_provider_every_s},
+    },
 }
 
 # A message is done when its work is done: a worker that dies gives it back.

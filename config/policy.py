@@ -52,6 +52,17 @@ class Policy(BaseSettings):
     #: How often each worker looks for such messages; Celery's own pace is every 100 s.
     restore_every_s: int = Field(default=5, ge=1)
 
+    #: What has not moved for so long may have been lost. Longer than the 45 s in which a dead
+    #: worker's messages come back by themselves.
+    sweep_quiet_s: float = Field(default=60.0, gt=0)
+    #: How often to look for that in Redis, and how often at the provider, where a look costs a
+    #: request for every 100 files.
+    sweep_every_s: float = Field(default=60.0, gt=0)
+    sweep_provider_every_s: float = Field(default=600.0, gt=0)
+    #: Delete files under our names of which this Redis knows nothing. Only where no other Redis,
+    #: and nobody without a queue, uploads with the same keys.
+    sweep_unknown: bool = False
+
     @property
     def upload_retry(self) -> Backoff:
         """Waits between tries of an upload."""

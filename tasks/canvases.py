@@ -27,13 +27,7 @@ def upload_one(request: UploadRequest) -> Signature[Any]:
 
 def wait_until_active(request: UploadRequest) -> Signature[Any]:
     """Look until the file is ACTIVE; the first look comes after one ``poll_s``."""
-    return app.signature(
-        contract.POLL,
-        args=(request.upload_id,),
-        immutable=True,
-        queue=contract.CONTROL_QUEUE,
-        countdown=request.patience.looks.delay(0),
-    )
+    return contract.poll_signature(app, request)
 
 
 def ask(question_id: str) -> Signature[Any]:
@@ -41,13 +35,7 @@ def ask(question_id: str) -> Signature[Any]:
 
     Not a chord: one whose member is lost never ends, and here the ledger knows when all are done.
     """
-    return app.signature(
-        contract.GENERATE,
-        args=(question_id,),
-        task_id=question_id,
-        immutable=True,
-        queue=contract.TRANSFER_QUEUE,
-    )
+    return contract.ask_signature(app, question_id)
 
 
 def clean_up(upload_id: str) -> Signature[Any]:

@@ -36,7 +36,14 @@ _refuse_overrides()
 app = Celery(
     "provider_uploads",
     task_cls=RoadTask,
-    include=["tasks.ingest", "tasks.upload", "tasks.poll", "tasks.delete", "tasks.generate"],
+    include=[
+        "tasks.ingest",
+        "tasks.upload",
+        "tasks.poll",
+        "tasks.delete",
+        "tasks.generate",
+        "tasks.sweep",
+    ],
 )
 app.config_from_object("config.celeryconfig")
 app.steps["consumer"].add(KeepAlive)

@@ -19,7 +19,7 @@ from provider_uploads.errors import (
     UploadFailedError,
     UploadInactiveError,
 )
-from provider_uploads.ledger import ROW_KEPT_S, Ledger
+from provider_uploads.ledger import OPEN_KEY, ROW_KEPT_S, Ledger
 from provider_uploads.records import Copy, Patience, ProviderFile, Stage, UploadRequest
 from provider_uploads.rows import Row, Verdict
 from tests.nodes import RedisProcess, free_port
@@ -413,7 +413,7 @@ class TestReading:
         raw.config_resetstat()
         ledger.open([request(ticket) for ticket in TICKETS])
         assert raw.info("stats")["total_reads_processed"] < 50
-        assert len(raw.keys("*")) == len(TICKETS)
+        assert len(raw.keys("*:upload:*")) == raw.zcard(OPEN_KEY) == len(TICKETS)
 
     def test_scripts_that_redis_forgot_are_sent_again(self, ledger: Ledger, raw: Any) -> None:
         brought_to(ledger, Stage.PROCESSING)

@@ -112,7 +112,7 @@ def test_up_serves_restarts_what_dies_and_leaves_nothing(
     url = up.said(r"PROVIDER_UPLOADS_REDIS_URL=(redis://\S+)")[1]
     flower, user, password = up.said(r"Flower: (\S+)\s+user (\S+)\s+password (\S+)").groups()
     children = up.children()
-    assert len(children) == 6  # redis, local Gemini, two transfer workers, one control, Flower
+    assert len(children) == 7  # redis, local Gemini, two transfer, control, beat, Flower
 
     with UploadQueue(url) as queue:
         ticket = queue.submit(path, poll_s=0.1, jitter_s=0)

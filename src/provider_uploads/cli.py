@@ -1,4 +1,4 @@
-"""``provider-uploads``: upload, status, ask, files, demo, up, emulator.
+"""``provider-uploads``: upload, status, cancel, sweep, ask, files, demo, up, emulator.
 
 Exit codes: 0 all is well; 1 an upload ended without an ACTIVE file; 2 wrong usage, input or
 set-up; 3 Redis or the provider cannot be reached; 130 interrupted.
@@ -149,6 +149,34 @@ def cancel(tickets: tuple[str, ...]) -> None:
             found = queue.cancel(ticket)
             said = f"had ended: {found}" if found.ended else f"cancelled, was {found}"
             _say(f"{ticket}  {said}")
+
+
+@cli.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option(
+    "--unknown",
+    is_flag=True,
+    help="Delete also files under our names that this Redis knows nothing of.",
+)
+@click.option(
+    "--quiet-s",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Leave alone what moved within so many seconds.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a finding.")
+def sweep(dry_run: bool, unknown: bool, quiet_s: float, as_json: bool) -> None:
+    """Find what nobody moves any more, and bring it to its end."""
+    with UploadQueue() as queue:
+        found = queue.sweep(dry_run=dry_run, unknown=unknown, quiet_s=quiet_s)
+    if as_json:
+        for finding in found:
+            click.echo(finding.model_dump_json())
+    elif found:
+        _out.print(display.findings(found, dry_run=dry_run, unknown=unknown))
+    else:
+        _say("Nothing is lost and nothing is left behind.")
 
 
 @cli.command()
@@ -333,7 +361,7 @@ def up(**options: Any) -> None:
     with ExitStack() as running:
         running.enter_context(_ctrl_c())
         with _starting("Starting Redis, the provider and the workers"):
-            stack = Stack(StackOptions(**options), lines=line, events=_event)
+            stack = Stack(StackOptions(beat=True, **options), lines=line, events=_event)
             running.enter_context(stack)
         _out.print("[bold green]Ready.[/] In another terminal:")
         _say(f"  export PROVIDER_UPLOADS_REDIS_URL={stack.redis_url}")

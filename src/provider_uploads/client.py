@@ -7,10 +7,11 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Self, TypeVar, Unpack
 
 from celery import Celery
+from celery.canvas import Signature
 from celery.loaders.base import BaseLoader
 from kombu.exceptions import LimitExceeded, OperationalError
 from kombu.pools import ProducerPool
@@ -32,6 +33,7 @@ from provider_uploads.questions import (
 from provider_uploads.records import Stage, UploadRequest, UploadResult, UploadStatus, checked
 from provider_uploads.settings import redis_url as checked_url
 from provider_uploads.settings import settings, without_secrets
+from provider_uploads.sweep import Finding, Kind, Sweep
 
 T = TypeVar("T")
 
@@ -219,9 +221,41 @@ class UploadQueue:
         if not found.ended and not self._ledger.cancelled(ticket):
             found = self._ledger.read(ticket).stage  # it ended in between
         if (found is Stage.CANCELLED or not found.ended) and self._ledger.left_behind(ticket):
-            with self._publishing([]) as publish:
-                contract.delete_signature(self._app, ticket).apply_async(**publish)
+            self._publish(contract.delete_signature(self._app, ticket))
         return found
+
+    # -- sweeping ------------------------------------------------------------------------------
+
+    def sweep(
+        self, *, dry_run: bool = True, unknown: bool = False, quiet_s: float = 60.0
+    ) -> list[Finding]:
+        """Find what nobody moves any more, here and at the provider of every profile with a key.
+
+        Unless ``dry_run``, bring it to its end: submit again what was lost, delete what was left.
+        Files that this Redis knows nothing of are deleted only with ``unknown``. What moved within
+        ``quiet_s`` seconds is left alone. Needs the ``google`` extra.
+        """
+        from provider_uploads.gemini import Gemini
+
+        with ExitStack() as opened:
+            found: list[Finding] = []
+            sweep = Sweep(self._ledger, self._app, self._publish, quiet_s=quiet_s)
+            found += sweep.unmoved()
+            providers = {
+                name: opened.enter_context(Gemini.of_profile(name))
+                for name in settings().profile_names
+            }
+            for name, gemini in providers.items():
+                found += sweep.at_provider(name, gemini)
+            if not dry_run:
+                for finding in found:
+                    if unknown or finding.kind is not Kind.UNKNOWN:
+                        sweep.mend(finding, providers)
+            return found
+
+    def _publish(self, message: Signature[Any]) -> None:
+        with self._publishing([]) as publish:
+            message.apply_async(**publish)
 
     # -- asking --------------------------------------------------------------------------------
 

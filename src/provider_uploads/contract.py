@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ POLL: Final = "provider_uploads.poll_until_active"
 DELETE: Final = "provider_uploads.delete_on_timeout"
 INGEST: Final = "provider_uploads.ingest"
 GENERATE: Final = "provider_uploads.generate"
+SWEEP: Final = "provider_uploads.sweep"
 
 #: Work that moves bytes and holds a slot for long.
 TRANSFER_QUEUE: Final = "transfer"
@@ -38,9 +40,43 @@ def file_name(upload_id: str, generation: int) -> str:
     return f"files/{NAME_PREFIX}{upload_id}-{generation}"
 
 
+_OUR_NAME = re.compile(rf"(?:files/)?{NAME_PREFIX}([0-9a-f]{{32}})-(\d+)(?:-|$)")
+
+
+def upload_of(name: str) -> tuple[str, int] | None:
+    """Return upload id and generation of a file name, or of a label, that we chose."""
+    found = _OUR_NAME.match(name)
+    return (found[1], int(found[2])) if found else None
+
+
 def is_our_name(name: str) -> bool:
     """Whether a provider's file name is one that we chose."""
     return name.startswith(f"files/{NAME_PREFIX}")
+
+
+def poll_signature(app: Celery[Any], request: UploadRequest, look: int = 0) -> Signature[Any]:
+    """Return the message that looks until the file is ACTIVE; ``look`` is the first one's number.
+
+    The first look comes after one ``poll_s``, a later one at once.
+    """
+    return app.signature(
+        POLL,
+        args=(request.upload_id,),
+        immutable=True,
+        queue=CONTROL_QUEUE,
+        **({"countdown": request.patience.looks.delay(0)} if look == 0 else {"retries": look}),
+    )
+
+
+def ask_signature(app: Celery[Any], question_id: str) -> Signature[Any]:
+    """Return the message that waits for a question's files and asks. Its id is the ticket."""
+    return app.signature(
+        GENERATE,
+        args=(question_id,),
+        task_id=question_id,
+        immutable=True,
+        queue=TRANSFER_QUEUE,
+    )
 
 
 def delete_signature(app: Celery[Any], upload_id: str) -> Signature[Any]:

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from provider_uploads.questions import Answer
 from provider_uploads.records import ProviderFile, Stage, UploadStatus
+from provider_uploads.sweep import Finding, Kind
 
 #: Between two looks at the ledger: one round trip for all files.
 _REFRESH_S = 0.1
@@ -152,6 +153,22 @@ def listing(files: Sequence[ProviderFile]) -> Table:
             Text(file.mime_type),
             f"{file.expires_at:%Y-%m-%d %H:%M %Z}" if file.expires_at else "-",
         )
+    return table
+
+
+def findings(found: Sequence[Finding], *, dry_run: bool, unknown: bool) -> Table:
+    """Return a table of what a sweep found, and of what it did about it."""
+    done = {
+        Kind.LOST: "submitted again",
+        Kind.LEFTOVER: "deletion sent",
+        Kind.STRAY: "deleted",
+        Kind.UNKNOWN: "deleted" if unknown else "left alone",
+    }
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    for name in ("Found", "Upload or file", "Why", "Would be" if dry_run else "Is"):
+        table.add_column(name, overflow="fold")
+    for finding in found:
+        table.add_row(finding.kind.value, finding.subject, finding.why, done[finding.kind])
     return table
 
 

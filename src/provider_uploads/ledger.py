@@ -34,8 +34,12 @@ from provider_uploads.settings import without_secrets
 #: A row outlives the provider's file by a day.
 ROW_KEPT_S = KEPT_S + 24 * 3600
 
+#: The uploads with something left to do: living ones, and ended ones whose file is to be deleted.
+OPEN_KEY = f"{contract.KEY_PREFIX}open"
+
 # ARGV[1]: {"ttl": s, "from": [stages] or null, "stamp": {field: s from now}, "set": {field: text},
 #           "unset": [fields], "count": [fields to add 1 to]}.
+# KEYS: the row; the uploads with something left to do, by the time of their last change.
 # Returns Redis's time, or false when the stage is not in "from".
 _WRITE = """
 local order = cjson.decode(ARGV[1])
@@ -53,6 +57,13 @@ for field, value in pairs(order.set) do redis.call('HSET', KEYS[1], field, value
 for _, field in ipairs(order.unset) do redis.call('HDEL', KEYS[1], field) end
 for _, field in ipairs(order.count) do redis.call('HINCRBY', KEYS[1], field, 1) end
 redis.call('EXPIRE', KEYS[1], order.ttl)
+local row = redis.call('HMGET', KEYS[1], 'stage', 'copy_at_provider')
+local living = row[1] == 'QUEUED' or row[1] == 'UPLOADING' or row[1] == 'PROCESSING'
+if living or (row[1] ~= 'ACTIVE' and row[2] == 'present') then
+  redis.call('ZADD', KEYS[2], now, KEYS[1])
+else
+  redis.call('ZREM', KEYS[2], KEYS[1])
+end
 return string.format('%.6f', now)
 """
 
@@ -139,6 +150,27 @@ class Ledger:
             raise errors.UnknownTicketError(missing)
         return [Row.of(row).status(now) for row in rows]
 
+    def unmoved(self, quiet_s: float, most: int = 10_000) -> list[str]:
+        """Return uploads with something left to do that have not changed for ``quiet_s`` seconds.
+
+        The longest unmoved come first.
+        """
+        with self.reached():
+            seconds, micros = self.redis.time()
+            until = seconds + micros / 1e6 - quiet_s
+            keys = self.redis.zrangebyscore(OPEN_KEY, 0, until, start=0, num=most)
+        return [str(key).rpartition(":")[2] for key in keys]
+
+    def forget(self, ticket: str) -> None:
+        """Take an upload off the list of those with something left to do."""
+        with self.reached():
+            self.redis.zrem(OPEN_KEY, _key(ticket))
+
+    def leased(self, ticket: str) -> bool:
+        """Whether a worker holds the right to send this upload's bytes."""
+        with self.reached():
+            return bool(self.redis.exists(_lease_key(ticket)))
+
     # -- writing -------------------------------------------------------------------------------
 
     def open(self, requests: Sequence[UploadRequest]) -> None:
@@ -156,7 +188,7 @@ class Ledger:
             for request in requests:
                 values = {"stage": Stage.QUEUED, "request": request.model_dump_json()}
                 order = _order(stamp={"queued_at": 0}, values=values)
-                pipe.evalsha(self._write.sha, 1, _key(request.upload_id), order)
+                pipe.evalsha(self._write.sha, 2, _key(request.upload_id), OPEN_KEY, order)
             pipe.execute()
 
     def uploading(self, row: Row, session_url: str) -> Row | None:
@@ -201,6 +233,10 @@ class Ledger:
         return bool(
             self._update(ticket, (Stage.UPLOADING,), values={"sent_bytes": str(sent_bytes)})
         )
+
+    def touch(self, ticket: str) -> None:
+        """Record that somebody takes care of it."""
+        self._update(ticket, tuple(Stage))
 
     def note(self, ticket: str, text: str) -> None:
         """Say what a living upload waits for."""
@@ -310,9 +346,7 @@ class Ledger:
     @contextmanager
     def lease(self, ticket: str, ttl_s: float) -> Iterator[Lease | None]:
         """Hold the right to send this upload's bytes; None when another delivery holds it."""
-        lock = self.redis.lock(
-            f"{contract.KEY_PREFIX}lease:{ticket}", timeout=ttl_s, thread_local=False
-        )
+        lock = self.redis.lock(_lease_key(ticket), timeout=ttl_s, thread_local=False)
         with self.reached():
             held = lock.acquire(blocking=False)
         if not held:
@@ -334,7 +368,7 @@ class Ledger:
         """Write if the row is in one of ``stages``; return Redis's time, or None if it is not."""
         order = _order(stages, stamp or {}, values or {}, unset, count)
         with self.reached():
-            now = self._write(keys=[_key(ticket)], args=[order])
+            now = self._write(keys=[_key(ticket), OPEN_KEY], args=[order])
         return None if now is None else float(now)
 
     @contextmanager
@@ -348,6 +382,10 @@ class Ledger:
 
 def _key(ticket: str) -> str:
     return f"{contract.KEY_PREFIX}upload:{ticket}"
+
+
+def _lease_key(ticket: str) -> str:
+    return f"{contract.KEY_PREFIX}lease:{ticket}"
 
 
 def _order(

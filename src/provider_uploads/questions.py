@@ -7,6 +7,7 @@ for by their tickets; their rows say when the files are ACTIVE.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
@@ -20,6 +21,9 @@ from provider_uploads.records import Record, UploadResult, UploadStatus, receive
 
 #: The quickstart's model.
 DEFAULT_MODEL: Final = "gemini-3-flash-preview"
+
+#: The questions without an end, by the time somebody last took care of them.
+OPEN_KEY: Final = f"{contract.KEY_PREFIX}open_questions"
 
 _OURS = frozenset({"http_options", "httpOptions"})
 
@@ -92,6 +96,7 @@ class Questions:
         with self._ledger.reached(), self._ledger.redis.pipeline() as pipe:
             pipe.hset(key, "question", question.model_dump_json())
             pipe.expire(key, ROW_KEPT_S)
+            pipe.zadd(OPEN_KEY, {question.question_id: time.time()})
             pipe.execute()
 
     def read(self, ticket: str) -> tuple[Question, Answer | None]:
@@ -123,7 +128,29 @@ class Questions:
         with self._ledger.reached(), self._ledger.redis.pipeline() as pipe:
             pipe.hset(_key(ticket), field, value)
             pipe.expire(_key(ticket), ROW_KEPT_S)
+            pipe.zrem(OPEN_KEY, ticket)
             pipe.execute()
+
+    def unmoved(self, quiet_s: float, most: int = 10_000) -> list[str]:
+        """Return questions without an end that nobody has touched for ``quiet_s`` seconds."""
+        until = time.time() - quiet_s
+        with self._ledger.reached():
+            return [
+                str(ticket)
+                for ticket in self._ledger.redis.zrangebyscore(
+                    OPEN_KEY, 0, until, start=0, num=most
+                )
+            ]
+
+    def touch(self, ticket: str) -> None:
+        """Record that somebody takes care of it."""
+        with self._ledger.reached():
+            self._ledger.redis.zadd(OPEN_KEY, {ticket: time.time()}, xx=True)
+
+    def forget(self, ticket: str) -> None:
+        """Take a question off the list of those without an end."""
+        with self._ledger.reached():
+            self._ledger.redis.zrem(OPEN_KEY, ticket)
 
     def stumbled(self, ticket: str) -> int:
         """Count a try that failed; return how many there are."""

@@ -99,6 +99,12 @@ class Settings(BaseSettings):
         return self.profiles[name].model_copy(update={"name": name})
 
     @property
+    def profile_names(self) -> tuple[str, ...]:
+        """The profiles that have a key."""
+        names = (DEFAULT_PROFILE, *sorted(self.profiles))
+        return tuple(name for name in names if self.profile(name).api_key is not None)
+
+    @property
     def _default_profile(self) -> Profile:
         given = (self.api_key, self.gemini_api_key, self.google_api_key)
         return Profile(

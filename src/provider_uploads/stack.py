@@ -41,6 +41,8 @@ class StackOptions:
     latency_ms: float = 0.0
     #: What the local Gemini takes a second; 0 is no limit.
     bandwidth_mib_s: float = 0.0
+    #: Sweep every minute: for a stack that is to run for long.
+    beat: bool = False
     flower: bool = False
     flower_port: int = 5555
     roots: tuple[Path, ...] = ()
@@ -90,7 +92,7 @@ class Stack:
                 self.supervisor.start(self._local_gemini(port))
             else:
                 self.base_url = settings().base_url
-            self.supervisor.start(*self._workers(home, key))
+            self.supervisor.start(*self._workers(home, folder, key))
             self._exit = building.pop_all()
         return self
 
@@ -117,7 +119,7 @@ class Stack:
             ready_line=f"http://127.0.0.1:{port}",
         )
 
-    def _workers(self, home: Path, key: str) -> list[Service]:
+    def _workers(self, home: Path, folder: Path, key: str) -> list[Service]:
         options = self.options
         roots = options.roots or settings().readable_roots
         env = {
@@ -146,6 +148,20 @@ class Stack:
             )
             for name in [*names, contract.CONTROL_QUEUE]
         ]
+        if options.beat:
+            schedule = f"--schedule={folder / 'beat'}"
+            services.append(
+                Service(
+                    "beat",
+                    [
+                        *(sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "beat"),
+                        *(schedule, "--loglevel", "INFO"),
+                    ],
+                    ready_line="beat: Starting...",
+                    env=env,
+                    cwd=home,
+                )
+            )
         if options.flower:
             services.append(self._flower(home, env))
         return services

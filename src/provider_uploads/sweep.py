@@ -1,0 +1,206 @@
+"""What nobody moves any more: found, and brought to its end.
+
+    lost       an upload or a question whose message is in no queue and in no worker's hands
+               (kombu can lose one between two of its steps): submitted again
+    leftover   an upload that ended badly and whose deletion is on no way: deleted
+    stray      a file under one of our names that its upload does not want: deleted
+    unknown    a file under one of our names of which this Redis knows no upload: another Redis
+               may, or it was uploaded without a queue, so it is deleted only where asked for
+
+Everything here may happen twice at once: a copy of a message is fenced by the ledger, and gone is
+success for a deletion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from redis.exceptions import LockError
+
+from provider_uploads import contract
+from provider_uploads.broker import held_tickets
+from provider_uploads.errors import (
+    NewerPayloadError,
+    ProviderUploadsError,
+    UnknownTicketError,
+)
+from provider_uploads.ledger import Ledger
+from provider_uploads.provider import Operation
+from provider_uploads.questions import Questions
+from provider_uploads.records import ProviderFile, Record, Stage
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.canvas import Signature
+
+    from provider_uploads.gemini import Gemini
+    from provider_uploads.rows import Row
+
+
+class Kind(StrEnum):
+    """What was found."""
+
+    LOST = "lost"
+    LEFTOVER = "leftover"
+    STRAY = "stray"
+    UNKNOWN = "unknown"
+
+
+class Finding(Record):
+    """One thing to bring to its end; ``subject`` is a ticket, or a file's name at the provider."""
+
+    kind: Kind
+    subject: str
+    profile: str
+    why: str
+
+
+class Sweep:
+    """A sweep over one ledger; ``publish`` sends a message of ``app``."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        app: Celery[Any],
+        publish: Callable[[Signature[Any]], object],
+        *,
+        quiet_s: float,
+    ) -> None:
+        """Leave alone what moved within ``quiet_s`` seconds: its own worker may be at it."""
+        self._ledger = ledger
+        self._questions = Questions(ledger)
+        self._app = app
+        self._publish = publish
+        self._quiet_s = quiet_s
+
+    @contextmanager
+    def alone(self, at_most_s: float = 600.0) -> Iterator[bool]:
+        """Yield whether no other sweep is under way; it is safe but useless beside one."""
+        with self._ledger.reached():
+            lock = self._ledger.redis.lock(f"{contract.KEY_PREFIX}sweep", timeout=at_most_s)
+            held = lock.acquire(blocking=False)
+        try:
+            yield held
+        finally:
+            if held:
+                # One that took longer than that is no longer alone.
+                with self._ledger.reached(), suppress(LockError):
+                    lock.release()
+
+    # -- what the ledger knows -----------------------------------------------------------------
+
+    def unmoved(self) -> Iterator[Finding]:
+        """Yield lost uploads and questions, and leftovers."""
+        uploads = self._ledger.unmoved(self._quiet_s)
+        questions = self._questions.unmoved(self._quiet_s)
+        if not (uploads or questions):
+            return
+        with self._ledger.reached():
+            held = held_tickets(self._ledger.redis)
+            # What was between a queue and a worker just then is in the worker's hands by now.
+            if not held.issuperset(uploads + questions):
+                held |= held_tickets(self._ledger.redis)
+        for ticket in uploads:
+            if ticket not in held:
+                yield from self._upload(ticket)
+        for ticket in questions:
+            if ticket not in held:
+                yield from self._question(ticket)
+
+    def _upload(self, ticket: str) -> Iterator[Finding]:
+        try:
+            row = self._ledger.read(ticket)
+        except UnknownTicketError:
+            self._ledger.forget(ticket)
+            return
+        except NewerPayloadError:
+            return  # a newer worker's sweep knows what it is
+        profile = row.request.profile
+        if row.stage.ended:
+            if self._ledger.left_behind(ticket):
+                why = f"{row.stage}, and its deletion is on no way"
+                yield Finding(kind=Kind.LEFTOVER, subject=ticket, profile=profile, why=why)
+            else:
+                self._ledger.forget(ticket)
+        elif not self._ledger.leased(ticket):
+            why = f"{row.stage}, and no message moves it"
+            yield Finding(kind=Kind.LOST, subject=ticket, profile=profile, why=why)
+
+    def _question(self, ticket: str) -> Iterator[Finding]:
+        try:
+            question, answer = self._questions.read(ticket)
+        except NewerPayloadError:
+            return
+        except ProviderUploadsError:
+            self._questions.forget(ticket)
+            return
+        if answer is not None:
+            self._questions.forget(ticket)
+        elif not self._ledger.leased(ticket):
+            why = "a question, and no message moves it"
+            yield Finding(kind=Kind.LOST, subject=ticket, profile=question.profile, why=why)
+
+    # -- what the provider has -----------------------------------------------------------------
+
+    def at_provider(self, profile: str, gemini: Gemini) -> Iterator[Finding]:
+        """Yield strays and unknown files; nothing where the provider has no list."""
+        if Operation.LIST in gemini.provider.cannot:
+            return
+        fresh = datetime.now(UTC) - timedelta(seconds=self._quiet_s)
+        for file in gemini.list():
+            label = file.name if gemini.provider.takes_names else file.display_name or ""
+            ours = contract.upload_of(label)
+            if ours is None or (file.created_at is not None and file.created_at > fresh):
+                continue
+            ticket, generation = ours
+            try:
+                why = _unwanted(self._ledger.read(ticket), file, generation)
+            except UnknownTicketError:
+                why = "this Redis knows no upload of it"
+                yield Finding(kind=Kind.UNKNOWN, subject=file.name, profile=profile, why=why)
+            except NewerPayloadError:
+                continue
+            else:
+                if why:
+                    yield Finding(kind=Kind.STRAY, subject=file.name, profile=profile, why=why)
+
+    # -- bringing it to an end -----------------------------------------------------------------
+
+    def mend(self, finding: Finding, providers: Mapping[str, Gemini]) -> None:
+        """Do what the kind of finding calls for."""
+        if finding.kind in {Kind.STRAY, Kind.UNKNOWN}:
+            providers[finding.profile].delete(finding.subject)
+        elif finding.kind is Kind.LEFTOVER:
+            self._ledger.touch(finding.subject)
+            self._publish(contract.delete_signature(self._app, finding.subject))
+        else:
+            self._submit_again(finding.subject)
+
+    def _submit_again(self, ticket: str) -> None:
+        try:
+            row = self._ledger.read(ticket)
+        except UnknownTicketError:
+            self._questions.touch(ticket)
+            self._publish(contract.ask_signature(self._app, ticket))
+            return
+        self._ledger.note(ticket, "its message was lost; the sweep submitted it again")
+        if row.stage is Stage.PROCESSING:
+            signature = contract.poll_signature(self._app, row.request, row.look + 1)
+            self._publish(signature.set(task_id=ticket))
+        else:
+            self._publish(contract.upload_signature(self._app, row.request))
+
+
+def _unwanted(row: Row, file: ProviderFile, generation: int) -> str:
+    """Say why nobody wants this file of an upload; nothing if somebody does."""
+    if row.stage is Stage.ACTIVE:
+        wanted = row.file is not None and row.file.name == file.name
+        return "" if wanted else "not the copy its upload ended with"
+    if not row.stage.ended:
+        return "" if generation == row.generation else "a copy that was given up"
+    cleanup = row.stage is Stage.CANCELLED or row.request.cleanup_on_timeout
+    return f"its upload is {row.stage}" if cleanup else ""

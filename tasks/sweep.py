@@ -1,0 +1,41 @@
+"""``provider_uploads.sweep``: what nobody moves any more is brought to its end."""
+
+from __future__ import annotations
+
+from config.policy import policy
+from provider_uploads import contract
+from provider_uploads.errors import ProviderUploadsError
+from provider_uploads.settings import settings
+from provider_uploads.sweep import Kind, Sweep
+from tasks.celery import app
+from tasks.context import gemini, ledger, log
+
+
+@app.task(name=contract.SWEEP, ignore_result=True)
+def sweep(at_provider: bool = False) -> None:
+    """Sweep the ledger; with ``at_provider`` also what every profile holds at its provider."""
+    sweeping = Sweep(
+        ledger(), app, lambda message: message.apply_async(), quiet_s=policy.sweep_quiet_s
+    )
+    with sweeping.alone() as alone:
+        if not alone:
+            return
+        for finding in sweeping.unmoved():
+            log.warning("sweep: %s %s: %s", finding.kind, finding.subject, finding.why)
+            sweeping.mend(finding, {})
+        if at_provider:
+            for name in settings().profile_names:
+                _sweep_provider(sweeping, name)
+
+
+def _sweep_provider(sweeping: Sweep, profile: str) -> None:
+    """One account that cannot be asked is no reason to leave out the others."""
+    try:
+        provider = gemini(profile)
+        for finding in [*sweeping.at_provider(profile, provider)]:
+            if finding.kind is Kind.UNKNOWN and not policy.sweep_unknown:
+                continue
+            log.warning("sweep: %s %s: %s", finding.kind, finding.subject, finding.why)
+            sweeping.mend(finding, {profile: provider})
+    except ProviderUploadsError as error:
+        log.warning("sweep of profile %s: %s", profile, error)
