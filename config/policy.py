@@ -52,6 +52,13 @@ class Policy(BaseSettings):
     #: How often each worker looks for such messages; Celery's own pace is every 100 s.
     restore_every_s: int = Field(default=5, ge=1)
 
+    #: So many failures of a profile's Files service in a row, and workers probe instead of all
+    #: asking; such waiting is not counted as tries, for as long as known outages lasted (hours).
+    breaker_failures: int = Field(default=5, ge=1)
+    breaker_probe_first_s: float = Field(default=2.0, gt=0)
+    breaker_probe_max_s: float = Field(default=30.0, gt=0)
+    outage_s: float = Field(default=6 * 3600.0, gt=0)
+
     #: What has not moved for so long may have been lost. Longer than the 45 s in which a dead
     #: worker's messages come back by themselves.
     sweep_quiet_s: float = Field(default=60.0, gt=0)
@@ -67,6 +74,11 @@ class Policy(BaseSettings):
     def upload_retry(self) -> Backoff:
         """Waits between tries of an upload."""
         return Backoff(self.upload_retry_first_s, 2.0, self.upload_retry_max_s)
+
+    @property
+    def breaker_probes(self) -> Backoff:
+        """Waits between probes of a service that is down."""
+        return Backoff(self.breaker_probe_first_s, 2.0, self.breaker_probe_max_s)
 
     @property
     def question_looks(self) -> Backoff:

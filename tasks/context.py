@@ -14,9 +14,14 @@ from celery.signals import after_setup_logger, worker_shutting_down
 from celery.utils.log import get_task_logger
 from kombu.exceptions import OperationalError
 
+from config.policy import policy
+from provider_uploads.breaker import Breaker
 from provider_uploads.errors import (
+    ProviderUnavailableError,
     ProviderUploadsError,
     QueueUnavailableError,
+    RateLimitedError,
+    ServiceDownError,
     UnexpectedError,
     UploadCancelledError,
 )
@@ -71,6 +76,31 @@ def _ledger() -> Ledger:
 @cache
 def _gemini(profile: str) -> Gemini:
     return Gemini.of_profile(profile)
+
+
+@cache
+def _breaker() -> Breaker:
+    return Breaker(ledger(), failures=policy.breaker_failures, probes=policy.breaker_probes)
+
+
+@contextmanager
+def files_service(profile: str, *, at_any_rate: bool = False) -> Iterator[None]:
+    """Ask a profile's Files service; raises ServiceDownError, unasked, while it is known to be.
+
+    What it raises while it is down is a ServiceDownError too, once the breaker is open.
+    """
+    permit = _breaker().ask(profile)
+    if permit.wait_s > 0 and not at_any_rate:
+        raise ServiceDownError(profile, permit.wait_s)
+    try:
+        yield
+    except RateLimitedError:
+        raise  # it is alive, and says so
+    except ProviderUnavailableError as error:
+        if _breaker().failed(profile, permit):
+            raise ServiceDownError(profile, policy.breaker_probe_first_s, str(error)) from error
+        raise
+    _breaker().worked(profile, permit)
 
 
 def questions() -> Questions:

@@ -18,7 +18,7 @@ from provider_uploads.errors import (
 from provider_uploads.records import KEPT_S, Copy, Stage
 from provider_uploads.rows import Row
 from tasks.celery import app
-from tasks.context import gemini, ledger, log
+from tasks.context import files_service, gemini, ledger, log
 from tasks.waiting import come_back
 
 
@@ -54,10 +54,11 @@ def delete_on_timeout(self: Task[Any, Any], upload_id: str) -> None:
 
 def _delete(row: Row) -> None:
     provider = gemini(row.request.profile)
-    if row.session_url is not None:
-        provider.sender.cancel(row.session_url)
-    for name in row.names:
-        provider.delete(name)
+    with files_service(row.request.profile):
+        if row.session_url is not None:
+            provider.sender.cancel(row.session_url)
+        for name in row.names:
+            provider.delete(name)
 
 
 def _expired(row: Row) -> bool:

@@ -17,7 +17,7 @@ from provider_uploads.errors import (
 from provider_uploads.records import ProviderFile, Stage
 from provider_uploads.rows import Row, Verdict
 from tasks.celery import app
-from tasks.context import end_upload, gemini, ledger, recorded
+from tasks.context import end_upload, files_service, gemini, ledger, recorded
 from tasks.waiting import come_back
 
 
@@ -34,14 +34,14 @@ def poll_until_active(self: Task[Any, Any], upload_id: str) -> dict[str, Any]:
             raise Ignore
         if verdict is Verdict.ANSWER:
             return _settled(row)
-        file, trouble = _look(row)
+        left_s = (row.deadline_at or 0.0) - now
+        file, trouble = _look(row, last=left_s <= 0)
         if file is not None and file.state == Stage.ACTIVE:
             ended = ledger().active(row, file)
             # None: cancelled at the last moment.
             return _settled(ended or ledger().read(upload_id))
         if file is not None and file.state == Stage.FAILED:
             raise UploadFailedError(file.name, file.state, file.error)
-        left_s = (row.deadline_at or 0.0) - now
         if left_s <= 0:
             raise _too_late(row, file, trouble)
         wait_s = row.request.patience.looks.delay(self.request.retries + 1)
@@ -51,10 +51,11 @@ def poll_until_active(self: Task[Any, Any], upload_id: str) -> dict[str, Any]:
         return come_back(self, min(wait_s, left_s + SHORTEST_S))
 
 
-def _look(row: Row) -> tuple[ProviderFile | None, TransientError | None]:
+def _look(row: Row, *, last: bool) -> tuple[ProviderFile | None, TransientError | None]:
     """Ask the provider once; trouble on its side is a look that saw nothing."""
     try:
-        file = gemini(row.request.profile).get(row.file.name if row.file else row.name)
+        with files_service(row.request.profile, at_any_rate=last):
+            file = gemini(row.request.profile).get(row.file.name if row.file else row.name)
     except TransientError as error:
         return None, error
     return row.file.updated(file) if row.file else file, None

@@ -22,7 +22,7 @@ from provider_uploads.sources import open_source
 from provider_uploads.transfer import Ended, Interrupted, transfer
 from tasks import canvases
 from tasks.celery import app
-from tasks.context import end_upload, gemini, ledger, log, recorded, stopping
+from tasks.context import end_upload, files_service, gemini, ledger, log, recorded, stopping
 from tasks.waiting import come_back, leave_for_newer, try_again
 
 
@@ -68,7 +68,10 @@ def _row(request: UploadRequest) -> Row:
 def _send(row: Row, lease: Any) -> Row:
     """Bring the bytes over and write down what the provider says of them."""
     request = row.request
-    with open_source(request.source, settings().readable_roots) as source:
+    with (
+        open_source(request.source, settings().readable_roots) as source,
+        files_service(request.profile),
+    ):
         row, file = transfer(
             ledger(),
             gemini(request.profile),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, wait
 from typing import Any, NoReturn, TypeVar
@@ -11,7 +12,8 @@ from celery import Task
 from celery.exceptions import Reject
 
 from config.policy import policy
-from provider_uploads.errors import NewerPayloadError, TransientError
+from provider_uploads.backoff import Backoff
+from provider_uploads.errors import NewerPayloadError, ServiceDownError, TransientError
 from provider_uploads.rows import Row
 from tasks.context import ledger, stopping
 
@@ -29,8 +31,12 @@ def come_back(task: Task[Any, Any], countdown: float) -> NoReturn:
 def try_again(task: Task[Any, Any], row: Row, error: TransientError) -> NoReturn:
     """Come back after the backoff, or after what the provider asked for if that is longer.
 
-    The last of ``policy.upload_tries`` raises ``error`` itself.
+    The last of ``policy.upload_tries`` raises ``error`` itself. While the service is down for all,
+    tries are not counted.
     """
+    if isinstance(error, ServiceDownError) and not _outlived(row):
+        ledger().note(row.request.upload_id, str(error))
+        come_back(task, Backoff(error.retry_after_s, jitter_s=error.retry_after_s / 4).delay(0))
     tries = row.stumbles + 1
     if tries >= policy.upload_tries:
         raise error
@@ -40,6 +46,11 @@ def try_again(task: Task[Any, Any], row: Row, error: TransientError) -> NoReturn
         f"try {tries} of {policy.upload_tries} failed, next in {wait_s:.1f} s: {error}",
     )
     come_back(task, wait_s)
+
+
+def _outlived(row: Row) -> bool:
+    """Whether an upload has waited as long for the service as an outage may last."""
+    return time.time() > row.queued_at + policy.outage_s
 
 
 def unless_stopping(call: Callable[[], T]) -> T:

@@ -36,6 +36,7 @@ DATA: dict[str, list[tuple[Any, ...]]] = {
     "NewerPayloadError": [(2, 1)],
     "ProviderUnavailableError": [("get", "ReadTimeout"), ("get", "", 503, 2.5), ("get", "", 503)],
     "RateLimitedError": [("get", "PerMinute", 429, 27.5), ("get", "", 429, None)],
+    "ServiceDownError": [("default", 2.5, ""), ("default", 2.5, "get: 503")],
     "SessionLostError": [(410,)],
     "NameTakenError": [(NAME,)],
     "VerificationError": [(NAME, "size", "10", "9")],

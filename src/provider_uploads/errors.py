@@ -7,6 +7,7 @@
     │   ├── NewerPayloadError          a newer client wrote this message; a newer worker can read it
     │   ├── ProviderUnavailableError   5xx, a reset, a timeout, an answer that makes no sense
     │   │   └── RateLimitedError       429
+    │   ├── ServiceDownError           the provider has been failing for all; one worker probes it
     │   ├── SessionLostError           the provider no longer knows the upload session
     │   ├── NameTakenError             409: the provider holds another file of this name
     │   └── VerificationError          the provider's copy differs from the source
@@ -140,6 +141,25 @@ class RateLimitedError(ProviderUnavailableError):
     def __str__(self) -> str:
         wait = f"in {self.retry_after_s:g} s" if self.retry_after_s is not None else "later"
         return f"{self.operation}: over the provider's rate limit ({self.reason}). Try {wait}."
+
+
+class ServiceDownError(TransientError):
+    """The Files service fails for everybody; one worker probes it, and the others wait."""
+
+    retry_after_s: float
+
+    def __init__(self, profile: str, retry_after_s: float, reason: str = "") -> None:
+        super().__init__(profile, retry_after_s, reason)
+        self.profile = profile
+        self.retry_after_s = retry_after_s
+        self.reason = reason
+
+    def __str__(self) -> str:
+        last = f" ({self.reason})" if self.reason else ""
+        return (
+            f"the Files service of profile {self.profile!r} is down{last}. "
+            f"Try in {self.retry_after_s:.1f} s."
+        )
 
 
 class SessionLostError(TransientError):
