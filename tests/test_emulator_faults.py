@@ -267,10 +267,16 @@ def test_faults_over_http(client: httpx2.Client) -> None:
         "nth": 2,
         "count": 1,
         "match": None,
+        "share": 1.0,
+        "seed": 0,
+        "for_s": None,
         "retry_delay_s": 3,
+        "stall_s": None,
         "after_bytes": None,
+        "until": None,
         "seen": 0,
         "applied": 0,
+        "fired": {},
     }
     assert client.get("/_emulator/faults").json() == {"faults": [entry]}
     assert client.delete("/_emulator/faults").json() == {}

@@ -57,7 +57,7 @@ async def generate(call: Call, owner: str, model: str) -> Response:
     for uri in prompt.file_uris:
         file = call.engine.files.peek(uri.rpartition("/")[2])
         labels += [uri] if file is None else [uri, *file.labels]
-    call.meet_faults(labels)
+    await call.meet_faults(labels)
     given = prompt.given(call.engine.files, owner, call.engine.clock())
     text = _json_text(model, given) if prompt.wants_json else _text(model, given)
     prompt_tokens = sum(item.tokens for item in given)

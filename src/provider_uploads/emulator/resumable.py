@@ -26,8 +26,16 @@ from starlette.responses import Response
 
 from provider_uploads.emulator.calls import Call, Handler, RawHeaders, json_reply
 from provider_uploads.emulator.errors import ApiError, gone, invalid_argument
-from provider_uploads.emulator.intake import check_complete, final_reply, take_bytes, too_large
+from provider_uploads.emulator.intake import (
+    check_complete,
+    disturbed,
+    ends_early,
+    final_reply,
+    take_bytes,
+    too_large,
+)
 from provider_uploads.emulator.metadata import FileMetadata
+from provider_uploads.emulator.occasions import Trait
 from provider_uploads.emulator.operations import Operation
 from provider_uploads.emulator.sessions import SessionState, UploadSession
 from provider_uploads.emulator.stored_file import StoredFile
@@ -50,7 +58,7 @@ def resumable_handler(request: Request) -> tuple[Operation, Handler] | None:
 async def _start(call: Call) -> Response:
     owner = call.owner()
     metadata = FileMetadata.from_start(await call.json(), call.request.headers)
-    call.meet_faults(metadata.labels)
+    await call.meet_faults(metadata.labels)
     max_file_bytes = call.engine.config.max_file_bytes
     if metadata.declared_bytes is not None and metadata.declared_bytes > max_file_bytes:
         raise too_large(max_file_bytes)
@@ -73,18 +81,36 @@ async def _start(call: Call) -> Response:
 
 async def _upload(call: Call) -> Response:
     session = _session(call)
-    fault = call.meet_faults(session.metadata.labels)
+    call.brings_bytes_for(session)
     commands = upload_commands(call.request)
+    await call.meet_faults(session.metadata.labels, _traits(call, session, commands))
     async with session.turn(call.hang_up):
         if session.state is not SessionState.ACTIVE:
             return await _finished(call, session)
+        offset = _offset_header(call)
+        if offset is not None and session.received_bytes < offset <= session.lost_until:
+            session.leave_hole(offset)
         _check_chunk(call, session, commands)
-        stop_after_bytes = None if fault is None else fault.after_bytes
-        await take_bytes(session, call.blocks(), _most_bytes(call, session), stop_after_bytes)
-        if "finalize" not in commands:
-            return json_reply({}, headers=_active(call, session))
-        check_complete(session)  # if not, the client may query and send what is missing
-        return final_reply(call, call.engine.finish_session(session))
+        blocks = disturbed(call, session, call.blocks())
+        await take_bytes(session, blocks, _most_bytes(call, session))
+        if not ends_early(call):
+            if "finalize" not in commands:
+                return json_reply({}, headers=_active(call, session))
+            check_complete(session)  # if not, the client may query and send what is missing
+        return final_reply(call, call.finish(session))
+
+
+def _traits(call: Call, session: UploadSession, commands: frozenset[str]) -> Trait:
+    if session.state is not SessionState.ACTIVE:
+        return Trait.NONE
+    traits = Trait.SESSION
+    if "upload" in commands and call.content_length != 0:
+        traits |= Trait.BYTES
+    if "finalize" in commands:
+        traits |= Trait.FINISHES
+    if session.metadata.named:
+        traits |= Trait.NAMED
+    return traits
 
 
 async def _finished(call: Call, session: UploadSession) -> Response:
@@ -94,7 +120,9 @@ async def _finished(call: Call, session: UploadSession) -> Response:
     """
     file = _result(session)
     offset = _offset_header(call)
-    length_bytes = await call.drain()
+    length_bytes = 0
+    async for block in disturbed(call, session, call.blocks()):
+        length_bytes += len(block)
     repeated = offset is None or offset + length_bytes == file.size_bytes
     if "finalize" in upload_commands(call.request) and repeated:
         return final_reply(call, file)
@@ -103,7 +131,7 @@ async def _finished(call: Call, session: UploadSession) -> Response:
 
 async def _query(call: Call) -> Response:
     session = _session(call)
-    call.meet_faults(session.metadata.labels)
+    await call.meet_faults(session.metadata.labels)
     # A request sent before this one may still wait unread on a new connection: let it have its
     # turn first, or the offset named here would be outdated at once.
     for _ in range(_ROUNDS_TO_ACCEPT):
@@ -116,7 +144,7 @@ async def _query(call: Call) -> Response:
 
 async def _cancel(call: Call) -> Response:
     session = _session(call)
-    call.meet_faults(session.metadata.labels)
+    await call.meet_faults(session.metadata.labels)
     async with session.turn(call.hang_up, at_once=True):
         if session.state is SessionState.FINAL:
             raise invalid_argument("The upload has already been finalized.").final()
