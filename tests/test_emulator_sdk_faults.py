@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import io
+import json
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
@@ -147,9 +148,9 @@ def test_bad_json_at_get_and_list(client: genai.Client, gemini: LocalGemini) -> 
     upload(client, b"hello", name="whole")
     gemini.order_fault("get", "bad_json")
     gemini.order_fault("list", "bad_json")
-    with pytest.raises(errors.UnknownApiResponseError):
+    with pytest.raises(json.JSONDecodeError):
         client.files.get(name="whole")
-    with pytest.raises(errors.UnknownApiResponseError):
+    with pytest.raises(json.JSONDecodeError):
         client.files.list()
     assert client.files.get(name="whole").size_bytes == 5
 

@@ -344,3 +344,25 @@ def test_the_emulator_command(command: Callable[..., Command]) -> None:
     assert "taken" in taken.text or "in use" in taken.text
     assert emulator.end() == 0
     assert "Traceback" not in emulator.text + taken.text
+
+
+def test_the_limits_of_the_emulator_command(
+    command: Callable[..., Command], tmp_path: Path
+) -> None:
+    limits = ("--max-file-bytes", "900", "--max-project-bytes", "1000")
+    bytes_kept = ("--keep-bytes", "--data-dir", str(tmp_path / "data"))
+    emulator = command("emulator", "--port", "0", *limits, "--gateway-adds-up", *bytes_kept)
+    url = emulator.said(r"(http://127\.0\.0\.1:\d+)")[1]
+    with httpx2.Client(base_url=url, headers={"x-goog-api-key": "k"}, trust_env=False) as client:
+        assert client.post("/upload/v1/files", content=b"x" * 901).status_code == 400
+        assert client.post("/upload/v1/files", content=b"x" * 900).status_code == 200
+        assert client.post("/upload/v1/files", content=b"x" * 101).status_code == 429
+        started = client.post("/genai/upload/v1beta/files", json={})
+        session = started.headers["x-goog-upload-url"]
+        for number, command_of in enumerate(("upload", "upload, finalize")):
+            chunk = {"X-Goog-Upload-Command": command_of, "X-Goog-Upload-Offset": str(2 * number)}
+            reply = client.post(session, headers=chunk, content=b"ab")
+        assert reply.json()["file"]["sizeBytes"] == "4"
+        files = client.get("/_emulator/files").json()["files"]
+    assert [Path(file["path"]).is_relative_to(tmp_path / "data") for file in files] == [True, True]
+    assert emulator.end() == 0

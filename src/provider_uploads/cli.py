@@ -317,7 +317,33 @@ def up(**options: Any) -> None:
 @click.option(
     "--api-key", "api_keys", multiple=True, help="A key to accept; repeatable.  [default: any]"
 )
-def emulator(host: str, port: int, api_keys: tuple[str, ...], **options: float) -> None:
+@click.option(
+    "--max-file-bytes",
+    type=click.IntRange(min=0),
+    default=2 * 1024**3,
+    show_default=True,
+    help="What one file may have.",
+)
+@click.option(
+    "--max-project-bytes",
+    type=click.IntRange(min=0),
+    default=20 * 1024**3,
+    show_default=True,
+    help="What all files of one key may have together.",
+)
+@click.option(
+    "--gateway-finalizes-first/--gateway-adds-up",
+    default=True,
+    help="Under /genai the first chunk is taken for the whole file, or chunks add up."
+    "  [default: the first]",
+)
+@click.option("--keep-bytes", is_flag=True, help="Keep the bytes of files while it runs.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where bytes go meanwhile.  [default: the system's temporary folder]",
+)
+def emulator(host: str, port: int, api_keys: tuple[str, ...], **options: Any) -> None:
     """Run the local Gemini: the Files API over HTTP, for tests and first steps."""
     try:
         from provider_uploads.emulator import EmulatorConfig, EmulatorError, serve
@@ -326,7 +352,7 @@ def emulator(host: str, port: int, api_keys: tuple[str, ...], **options: float) 
             raise
         raise MissingDependencyError(error.name or "starlette", "emulator") from None
     try:
-        config = EmulatorConfig(api_keys=frozenset(api_keys), **options)  # type: ignore[arg-type]
+        config = EmulatorConfig(api_keys=frozenset(api_keys), **options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     try:
