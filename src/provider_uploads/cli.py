@@ -337,6 +337,13 @@ def up(**options: Any) -> None:
     help="Under /genai the first chunk is taken for the whole file, or chunks add up."
     "  [default: the first]",
 )
+@click.option(
+    "--requests-per-minute",
+    multiple=True,
+    metavar="OPERATION=N",
+    help="Answer 429 beyond that, as start=60; repeatable.  [default: no limit]",
+)
+@click.option("--requests-per-day", multiple=True, metavar="OPERATION=N", help="The same by day.")
 @click.option("--keep-bytes", is_flag=True, help="Keep the bytes of files while it runs.")
 @click.option(
     "--data-dir",
@@ -352,6 +359,8 @@ def emulator(host: str, port: int, api_keys: tuple[str, ...], **options: Any) ->
             raise
         raise MissingDependencyError(error.name or "starlette", "emulator") from None
     try:
+        for limits in ("requests_per_minute", "requests_per_day"):
+            options[limits] = _limits(options[limits])
         config = EmulatorConfig(api_keys=frozenset(api_keys), **options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
@@ -359,6 +368,16 @@ def emulator(host: str, port: int, api_keys: tuple[str, ...], **options: Any) ->
         serve(config, host, port, announce=_say)
     except EmulatorError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _limits(assignments: Sequence[str]) -> dict[str, int]:
+    limits = {}
+    for assignment in assignments:
+        operation, _, limit = assignment.partition("=")
+        if not limit.isdecimal():
+            raise ValueError(f"{assignment!r} is no limit: give OPERATION=N, as start=60")
+        limits[operation] = int(limit)
+    return limits
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

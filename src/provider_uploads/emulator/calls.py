@@ -104,6 +104,8 @@ class Call:
         # What goes wrong with this request, and with the file it makes.
         self.fault: Fault | None = None
         self.file_fault: Fault | None = None
+        # Whose quota a request uses that carries no key, but names a session.
+        self.project: str | None = None
         self._body_ended = False
         self._arrived_bytes = 0
         self._session: UploadSession | None = None
@@ -134,11 +136,18 @@ class Call:
         return None if value is None else int(value)
 
     async def meet_faults(self, labels: Sequence[str] = (), traits: Trait = Trait.NONE) -> None:
-        """Let strike what was ordered; what waits for bytes, file or answer, stays with the call.
+        """429 if the quota is used up; let strike what was ordered.
+
+        What waits for bytes, for the file or for the answer stays with the call.
 
         Uploads stall only once they have their session to themselves: a client that has lost its
         patience then finds it as ``UploadSession.turn`` promises.
         """
+        project = self.project
+        if project is None:
+            with contextlib.suppress(ApiError):
+                project = self.owner()
+        self.engine.use_quota(self.operation, project or "")
         occasion = Occasion(
             operation=self.operation,
             labels=tuple(labels),
@@ -153,7 +162,7 @@ class Call:
         if fault.rule.at_bytes is AtBytes.HANG_UP and not fault.after_bytes:
             raise HangUpError
         if fault.rule.at_bytes is AtBytes.STALL and self.operation is not Operation.UPLOAD:
-            await self.stall(fault.stalls_s)
+            await self.stall(fault.pause_s)
 
     def meet_file_fault(self, labels: Sequence[str], named: bool) -> Fault | None:
         """What goes wrong with the file this request makes."""
@@ -181,7 +190,7 @@ class Call:
             if rule.at_answer is AtAnswer.HANG_UP:
                 raise HangUpError
             if rule.at_answer is AtAnswer.STALL:
-                await self.stall(fault.stalls_s)
+                await self.stall(fault.pause_s)
             if rule.spoil is not None:
                 reply.body = rule.spoil(bytes(reply.body))
                 reply.headers["content-length"] = str(len(reply.body))
@@ -281,7 +290,7 @@ async def answer(
 ) -> Response:
     """Handle one request: count it, add the latency, turn refusals into answers."""
     call = Call(engine, request, operation)
-    engine.counters.requests[operation] += 1
+    engine.counters.request(operation)
     try:
         try:
             reply = await handler(call)

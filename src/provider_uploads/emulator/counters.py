@@ -6,7 +6,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from provider_uploads.emulator.clock import Clock
 from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.quotas import SlidingWindow
 from provider_uploads.emulator.sessions import UploadSession
 from provider_uploads.emulator.stored_file import StoredFile
 
@@ -40,11 +42,15 @@ class UploadCount:
 class Counters:
     """Requests per operation, answers per HTTP status, faults, file bytes taken, files made.
 
+    ``most_in_60_s`` is the largest number of requests that came within any 60 seconds, from all
+    projects together; ``over_quota`` how many of them were refused for it.
+
     A request that got no answer is counted under ``reset`` (the server hung up) or
     ``disconnected`` (the client did) instead of a status.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self.clear()
 
     def clear(self) -> None:
@@ -52,9 +58,16 @@ class Counters:
         self.requests: Counter[Operation] = Counter()
         self.answers: dict[Operation, Counter[str]] = {op: Counter() for op in Operation}
         self.faults: dict[Operation, Counter[str]] = {op: Counter() for op in Operation}
+        self.over_quota: Counter[Operation] = Counter()
         self.received_bytes = 0
         self.files_made = 0
+        self._windows = {op: SlidingWindow(self._clock) for op in Operation}
         self._uploads: dict[str, UploadCount] = {}  # oldest first
+
+    def request(self, operation: Operation) -> None:
+        """Count a request that has come in."""
+        self.requests[operation] += 1
+        self._windows[operation].add()
 
     def upload(self, session: UploadSession) -> UploadCount:
         """What is counted for one upload."""
@@ -78,6 +91,12 @@ class Counters:
                 str(operation): {str(kind): count for kind, count in kinds.items()}
                 for operation, kinds in self.faults.items()
                 if kinds
+            },
+            "over_quota": {str(operation): count for operation, count in self.over_quota.items()},
+            "most_in_60_s": {
+                str(operation): window.most
+                for operation, window in self._windows.items()
+                if window.most
             },
             "bytes_received": self.received_bytes,
             "files_made": self.files_made,

@@ -31,6 +31,8 @@ from provider_uploads.emulator.files import FileStore
 from provider_uploads.emulator.gateway_store import GatewayStore
 from provider_uploads.emulator.metadata import MAX_ID_CHARS, FileMetadata
 from provider_uploads.emulator.occasions import Occasion
+from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.quotas import Quotas
 from provider_uploads.emulator.sessions import SessionStore, UploadSession
 from provider_uploads.emulator.stored_file import Fate, Source, StoredFile
 
@@ -51,7 +53,8 @@ class Engine:
         self.sessions = SessionStore(self.clock)
         self.gateway = GatewayStore(self.clock)
         self.faults = FaultBook(self.clock)
-        self.counters = Counters()
+        self.counters = Counters(self.clock)
+        self.quotas = Quotas(config.requests_per_minute, config.requests_per_day, self.clock)
         self.stopping = asyncio.Event()
         self._folder: Path | None = None
 
@@ -84,6 +87,14 @@ class Engine:
         if fault is not None:
             self.counters.faults[fault.operation][fault.kind] += 1
         return fault
+
+    def use_quota(self, operation: Operation, project: str) -> None:
+        """429 if the project may not call that operation now; it is counted."""
+        try:
+            self.quotas.take(operation, project)
+        except ApiError:
+            self.counters.over_quota[operation] += 1
+            raise
 
     def finish_session(
         self,
@@ -206,7 +217,8 @@ class Engine:
         return {"now": rfc3339(self.clock()), "advanced_s": self.clock.advanced_s}
 
     def reset(self) -> None:
-        """Forget files, sessions, faults and counters; the clock stays where it is."""
+        """Forget files, sessions, faults, quotas used and counters; the clock stays as it is."""
+        self.quotas.clear()
         self.files.clear()
         self.sessions.clear()
         self.gateway.clear()

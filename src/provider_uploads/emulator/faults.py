@@ -117,7 +117,7 @@ class Fault(_FromJson):
         return ApiError(unavailable().http_status, None, "active")
 
     @property
-    def stalls_s(self) -> float:
+    def pause_s(self) -> float:
         """How long nothing happens."""
         return DEFAULT_STALL_S if self.stall_s is None else self.stall_s
 

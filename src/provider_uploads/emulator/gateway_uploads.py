@@ -97,6 +97,7 @@ async def _session(call: Call, traits: Trait) -> GatewaySession:
     if session is None:
         await call.meet_faults()
         raise _session_not_found(upload_id)
+    call.project = session.upload.owner
     call.brings_bytes_for(session.upload)
     if call.content_length == 0:
         traits &= ~Trait.BYTES

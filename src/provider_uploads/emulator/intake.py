@@ -66,7 +66,7 @@ async def _strike(call: Call, fault: Fault) -> None:
     if fault.rule.at_bytes is AtBytes.HANG_UP:
         raise HangUpError
     if fault.rule.at_bytes is AtBytes.STALL:
-        await call.stall(fault.stalls_s)
+        await call.stall(fault.pause_s)
 
 
 def ends_early(call: Call) -> bool:

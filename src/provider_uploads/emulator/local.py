@@ -205,7 +205,7 @@ class LocalGemini:
         return self._ask(add)
 
     def reset(self) -> None:
-        """Forget files, sessions, faults and counters; the clock stays where it is."""
+        """Forget files, sessions, faults, quotas used and counters; the clock stays as it is."""
         self._ask(lambda engine: engine.reset())
 
     def _ask(self, question: Callable[[Engine], _Result]) -> _Result:

@@ -185,7 +185,9 @@ def _check_chunk(call: Call, session: UploadSession, commands: frozenset[str]) -
 
 
 def _session(call: Call) -> UploadSession:
-    return call.engine.sessions.get(call.request.query_params["upload_id"])
+    session = call.engine.sessions.get(call.request.query_params["upload_id"])
+    call.project = session.owner
+    return session
 
 
 def _result(session: UploadSession) -> StoredFile:
