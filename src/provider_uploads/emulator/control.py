@@ -32,7 +32,8 @@ from provider_uploads.emulator.errors import (
     invalid_argument,
     not_found,
 )
-from provider_uploads.emulator.faults import Fault, FaultMix
+from provider_uploads.emulator.fault_mix import FaultMix
+from provider_uploads.emulator.faults import Fault
 from provider_uploads.emulator.intake import take_bytes
 from provider_uploads.emulator.metadata import FileMetadata
 from provider_uploads.emulator.stored_file import Source

@@ -7,7 +7,8 @@ from collections import Counter
 from typing import Any
 
 from provider_uploads.emulator.clock import SECOND_NS, Clock, rfc3339
-from provider_uploads.emulator.faults import Fault, FaultMix
+from provider_uploads.emulator.fault_mix import FaultMix
+from provider_uploads.emulator.faults import Fault
 from provider_uploads.emulator.occasions import Occasion
 from provider_uploads.emulator.operations import Operation
 

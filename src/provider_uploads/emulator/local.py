@@ -13,7 +13,8 @@ from provider_uploads.emulator.config import EmulatorConfig
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import EmulatorError
 from provider_uploads.emulator.fault_kinds import FaultKind
-from provider_uploads.emulator.faults import Fault, FaultMix
+from provider_uploads.emulator.fault_mix import FaultMix
+from provider_uploads.emulator.faults import Fault
 from provider_uploads.emulator.metadata import FileMetadata
 from provider_uploads.emulator.operations import Operation
 from provider_uploads.emulator.server import Server, listen, url_of
