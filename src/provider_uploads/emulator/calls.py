@@ -16,15 +16,15 @@ from provider_uploads.emulator.errors import (
     ApiError,
     ClientGoneError,
     HangUpError,
-    bad_key,
     internal,
     invalid_argument,
-    no_key,
 )
 from provider_uploads.emulator.fault_kinds import AtAnswer, AtBytes
 from provider_uploads.emulator.faults import Fault
 from provider_uploads.emulator.occasions import Moment, Occasion, Trait
 from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.owners import owner_of
+from provider_uploads.emulator.replies import error_reply
 from provider_uploads.emulator.sessions import HangUp, UploadSession
 from provider_uploads.emulator.stored_file import StoredFile
 
@@ -35,63 +35,12 @@ CLOSED = "closed"
 
 _MAX_JSON_BYTES = 1024 * 1024
 
-RawHeaders = Sequence[tuple[bytes, bytes]]
-
-
-def json_reply(content: Any, http_status: int = 200, headers: RawHeaders = ()) -> Response:
-    """A JSON answer; ``headers`` go on the wire as they are spelled."""
-    reply = Response(
-        json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(),
-        http_status,
-        media_type="application/json; charset=UTF-8",
-    )
-    reply.raw_headers.extend(headers)
-    return reply
-
-
-def error_reply(error: ApiError) -> Response:
-    """The answer for a refusal."""
-    if error.error is None:
-        reply = Response(b"", error.http_status)
-    else:
-        reply = json_reply({"error": error.error}, error.http_status)
-    if error.upload_status is not None:
-        reply.raw_headers.append((b"X-Goog-Upload-Status", error.upload_status.encode()))
-    if error.received_bytes is not None:
-        reply.raw_headers.append(
-            (b"X-Goog-Upload-Size-Received", str(error.received_bytes).encode())
-        )
-    return reply
-
 
 def base_url_of(request: Request) -> str:
     """``scheme://host`` as the client, or the proxy in front of us, sees it."""
     scheme = request.headers.get("x-forwarded-proto", request.url.scheme)
     host = request.headers.get("host") or request.url.netloc
     return f"{scheme.split(',')[0].strip()}://{host}"
-
-
-def owner_of(engine: Engine, request: Request) -> str:
-    """The API key, which stands for its project; 403 without one, 400 if it is not known.
-
-    Where any key will do, a bearer token will too: it stands for the project it names.
-    """
-    key = request.headers.get("x-goog-api-key") or request.query_params.get("key")
-    accepted = engine.config.api_keys
-    if key:
-        if accepted and key not in accepted:
-            raise bad_key()
-        return key
-    token = bearer_token(request)
-    if token is None or accepted:
-        raise no_key()
-    return f"bearer:{request.headers.get('x-goog-user-project') or token}"
-
-
-def bearer_token(request: Request) -> str | None:
-    """The OAuth token a request carries; nobody here can tell whether it is a good one."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return (token.strip() or None) if scheme.lower() == "bearer" else None
 
 
 class Call:

@@ -2,6 +2,8 @@
 
     POST /_emulator/faults  {"operation": "upload", "kind": "reset", "after_bytes": 1048576}
     POST /_emulator/faults/mix  {"share": 0.2, "seed": 7}
+    POST /_emulator/faults/mix  {"share": 1, "kinds": ["internal"], "operations": ["get", "list"],
+                                 "for_s": 300}
     GET  /_emulator/faults      DELETE /_emulator/faults    DELETE /_emulator/faults/<id>
     GET  /_emulator/counters    DELETE /_emulator/counters
     GET  /_emulator/files       GET    /_emulator/sessions
@@ -24,7 +26,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from provider_uploads.emulator.calls import base_url_of, error_reply, json_reply, owner_of
+from provider_uploads.emulator.calls import base_url_of
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import (
     ApiError,
@@ -36,6 +38,8 @@ from provider_uploads.emulator.fault_mix import FaultMix
 from provider_uploads.emulator.faults import Fault
 from provider_uploads.emulator.intake import take_bytes
 from provider_uploads.emulator.metadata import FileMetadata
+from provider_uploads.emulator.owners import owner_of
+from provider_uploads.emulator.replies import error_reply, json_reply
 from provider_uploads.emulator.stored_file import Source
 
 

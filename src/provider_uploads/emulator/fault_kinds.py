@@ -28,23 +28,23 @@ from provider_uploads.emulator.stored_file import Fate
 class FaultKind(StrEnum):
     """What goes wrong."""
 
-    RATE_LIMITED = "rate_limited"
-    RATE_LIMITED_BARE = "rate_limited_bare"
-    RATE_LIMITED_DAY = "rate_limited_day"
-    INTERNAL = "internal"
-    UNAVAILABLE = "unavailable"
-    RESET = "reset"
-    STALL = "stall"
-    ACTIVE_ERROR = "active_error"
-    EARLY_FINAL = "early_final"
-    FILE_FAILED = "file_failed"
-    FILE_STUCK = "file_stuck"
-    NAME_TAKEN = "name_taken"
-    LOST_FINALIZE = "lost_finalize"
-    NO_FILE = "no_file"
-    LOST_ANSWER = "lost_answer"
-    LATE_ANSWER = "late_answer"
-    BAD_JSON = "bad_json"
+    RATE_LIMITED = "rate_limited"  # 429 with RetryInfo
+    RATE_LIMITED_BARE = "rate_limited_bare"  # 429 without details
+    RATE_LIMITED_DAY = "rate_limited_day"  # 429 for a quota of the day
+    INTERNAL = "internal"  # 500
+    UNAVAILABLE = "unavailable"  # 503 with nothing in it
+    RESET = "reset"  # the connection, before or among the bytes
+    STALL = "stall"  # nothing is read and nothing done for a while
+    ACTIVE_ERROR = "active_error"  # 503 and "active": who goes on leaves a hole
+    EARLY_FINAL = "early_final"  # "final" and a file, though bytes are missing
+    FILE_FAILED = "file_failed"  # the file ends in FAILED
+    FILE_STUCK = "file_stuck"  # the file stays in PROCESSING
+    NAME_TAKEN = "name_taken"  # 409 when all bytes are there; no file of that name can be read
+    LOST_FINALIZE = "lost_finalize"  # the file is made, the answer never arrives
+    NO_FILE = "no_file"  # the file is made, the answer is {}
+    LOST_ANSWER = "lost_answer"  # done as asked, the answer never arrives
+    LATE_ANSWER = "late_answer"  # done at once, the answer comes after a while
+    BAD_JSON = "bad_json"  # done as asked, the answer is cut off
 
 
 class AtBytes(Enum):

@@ -9,11 +9,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from provider_uploads.emulator.calls import Call, answer, bearer_token, json_reply
+from provider_uploads.emulator.calls import Call, answer
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import invalid_argument, not_found, unauthenticated
 from provider_uploads.emulator.files import FileStore
 from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.owners import bearer_token
+from provider_uploads.emulator.replies import json_reply
 from provider_uploads.emulator.stored_file import Source, StoredFile
 
 _GCS_OBJECT = re.compile(r"gs://[^/]+/.+")

@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from provider_uploads.emulator.calls import Call, Handler, answer, json_reply
+from provider_uploads.emulator.calls import Call, Handler, answer
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import ApiError
 from provider_uploads.emulator.file_calls import page_of
@@ -47,6 +47,7 @@ from provider_uploads.emulator.gateway_uploads import (
 )
 from provider_uploads.emulator.generation import generate
 from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.replies import json_reply
 from provider_uploads.emulator.stored_file import StoredFile
 
 PREFIX = "/genai"

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from starlette.responses import Response
 
-from provider_uploads.emulator.calls import Call, json_reply
+from provider_uploads.emulator.calls import Call
 from provider_uploads.emulator.gateway_files import (
     MIME_TYPE,
     GatewayRefusalError,
@@ -21,6 +21,7 @@ from provider_uploads.emulator.gateway_store import GatewaySession, Provider
 from provider_uploads.emulator.intake import disturbed, ends_early, take_bytes
 from provider_uploads.emulator.metadata import FileMetadata
 from provider_uploads.emulator.occasions import Trait
+from provider_uploads.emulator.replies import json_reply
 from provider_uploads.emulator.resumable import upload_commands
 from provider_uploads.emulator.sessions import SessionState, UploadSession
 from provider_uploads.emulator.stored_file import Fate, StoredFile

@@ -19,12 +19,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from provider_uploads.emulator.calls import Call, answer, json_reply
+from provider_uploads.emulator.calls import Call, answer
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import invalid_argument, not_found
 from provider_uploads.emulator.given import Given
 from provider_uploads.emulator.operations import Operation
 from provider_uploads.emulator.prompt import Prompt
+from provider_uploads.emulator.replies import json_reply
 
 # What a request may weigh with all it carries inline; more has to go through files.
 _MAX_REQUEST_BYTES = 20 * 1024 * 1024

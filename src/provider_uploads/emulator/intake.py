@@ -6,10 +6,11 @@ from collections.abc import AsyncIterator
 
 from starlette.responses import Response
 
-from provider_uploads.emulator.calls import Call, json_reply
+from provider_uploads.emulator.calls import Call
 from provider_uploads.emulator.errors import ApiError, HangUpError, gone, invalid_argument
 from provider_uploads.emulator.fault_kinds import AtBytes
 from provider_uploads.emulator.faults import Fault
+from provider_uploads.emulator.replies import json_reply
 from provider_uploads.emulator.sessions import SessionState, UploadSession
 from provider_uploads.emulator.stored_file import StoredFile
 

@@ -24,7 +24,7 @@ import re
 from starlette.requests import Request
 from starlette.responses import Response
 
-from provider_uploads.emulator.calls import Call, Handler, RawHeaders, json_reply
+from provider_uploads.emulator.calls import Call, Handler
 from provider_uploads.emulator.errors import ApiError, gone, invalid_argument
 from provider_uploads.emulator.intake import (
     check_complete,
@@ -37,6 +37,7 @@ from provider_uploads.emulator.intake import (
 from provider_uploads.emulator.metadata import FileMetadata
 from provider_uploads.emulator.occasions import Trait
 from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.replies import RawHeaders, json_reply
 from provider_uploads.emulator.sessions import SessionState, UploadSession
 from provider_uploads.emulator.stored_file import StoredFile
 
@@ -87,10 +88,7 @@ async def _upload(call: Call) -> Response:
     async with session.turn(call.hang_up):
         if session.state is not SessionState.ACTIVE:
             return await _finished(call, session)
-        offset = _offset_header(call)
-        if offset is not None and session.received_bytes < offset <= session.lost_until:
-            session.leave_hole(offset)
-        _check_chunk(call, session, commands)
+        session.leave_hole(_check_chunk(call, session, commands))
         blocks = disturbed(call, session, call.blocks())
         await take_bytes(session, blocks, _most_bytes(call, session))
         if not ends_early(call):
@@ -154,9 +152,10 @@ async def _cancel(call: Call) -> Response:
         return json_reply({}, headers=[(b"X-Goog-Upload-Status", b"cancelled")])
 
 
-def _check_chunk(call: Call, session: UploadSession, commands: frozenset[str]) -> None:
-    """Refuse what can be refused before any byte is taken.
+def _check_chunk(call: Call, session: UploadSession, commands: frozenset[str]) -> int:
+    """Refuse what can be refused before any byte is taken; returned is where to go on.
 
+    That is where the session stands, or further on where bytes were lost as ordered.
     The refusals say ``final`` though the session lives on: google-genai takes an error with
     ``active`` for success and would run on, leaving a hole.
     """
@@ -164,13 +163,15 @@ def _check_chunk(call: Call, session: UploadSession, commands: frozenset[str]) -
     offset = _offset_header(call)
     if offset is None and "upload" in commands:
         raise invalid_argument("X-Goog-Upload-Offset: is missing.").final(received_bytes)
+    if offset is not None and received_bytes < offset <= session.lost_until:
+        received_bytes = offset
     if offset is not None and offset != received_bytes:
         raise invalid_argument(
             f"X-Goog-Upload-Offset: is {offset}, but {received_bytes} bytes have arrived."
         ).final(received_bytes)
     length_bytes = call.content_length
     if length_bytes is None:
-        return
+        return received_bytes
     if length_bytes and "upload" not in commands:
         raise invalid_argument("finalize without upload has no body.").final(received_bytes)
     granularity_bytes = call.engine.config.chunk_granularity_bytes
@@ -182,6 +183,7 @@ def _check_chunk(call: Call, session: UploadSession, commands: frozenset[str]) -
     most_bytes = _most_bytes(call, session)
     if received_bytes + length_bytes > most_bytes:
         raise too_large(most_bytes).final(received_bytes)
+    return received_bytes
 
 
 def _session(call: Call) -> UploadSession:

@@ -101,6 +101,8 @@ class UploadSession:
 
     def leave_hole(self, offset: int) -> None:
         """Go on at ``offset``: zeros stand for what is missing until there."""
+        if offset == self.received_bytes:
+            return
         with self.writer() as writer:
             while missing_bytes := offset - self.received_bytes:
                 writer.write(bytes(min(missing_bytes, _ZEROS_BYTES)))
