@@ -384,6 +384,15 @@ def test_after_an_active_error_a_query_tells_the_truth(
     assert stored(gemini) == DATA
 
 
+def test_a_chunk_that_is_refused_makes_no_hole(client: httpx2.Client, gemini: LocalGemini) -> None:
+    url = session(client, 6)
+    gemini.order_fault("upload", "active_error")
+    assert send(client, url, "upload", b"abc").status_code == 503
+    refused = send(client, url, "upload, finalize", b"defg", offset=3)
+    assert (refused.status_code, refused.headers["x-goog-upload-size-received"]) == (400, "0")
+    assert received(client, url) == 0
+
+
 def test_active_errors_are_for_resumable_uploads(
     client: httpx2.Client, gemini: LocalGemini
 ) -> None:

@@ -163,15 +163,16 @@ def _check_chunk(call: Call, session: UploadSession, commands: frozenset[str]) -
     offset = _offset_header(call)
     if offset is None and "upload" in commands:
         raise invalid_argument("X-Goog-Upload-Offset: is missing.").final(received_bytes)
+    goes_on_at = received_bytes
     if offset is not None and received_bytes < offset <= session.lost_until:
-        received_bytes = offset
-    if offset is not None and offset != received_bytes:
+        goes_on_at = offset
+    if offset is not None and offset != goes_on_at:
         raise invalid_argument(
             f"X-Goog-Upload-Offset: is {offset}, but {received_bytes} bytes have arrived."
         ).final(received_bytes)
     length_bytes = call.content_length
     if length_bytes is None:
-        return received_bytes
+        return goes_on_at
     if length_bytes and "upload" not in commands:
         raise invalid_argument("finalize without upload has no body.").final(received_bytes)
     granularity_bytes = call.engine.config.chunk_granularity_bytes
@@ -181,9 +182,9 @@ def _check_chunk(call: Call, session: UploadSession, commands: frozenset[str]) -
             f"this has {length_bytes}."
         ).final(received_bytes)
     most_bytes = _most_bytes(call, session)
-    if received_bytes + length_bytes > most_bytes:
+    if goes_on_at + length_bytes > most_bytes:
         raise too_large(most_bytes).final(received_bytes)
-    return received_bytes
+    return goes_on_at
 
 
 def _session(call: Call) -> UploadSession:
