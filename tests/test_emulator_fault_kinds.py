@@ -247,6 +247,7 @@ def test_who_does_not_wait_for_a_late_finalize_finds_the_file(
     gemini.order_fault("upload", "late_answer", stall_s=60)
     with pytest.raises(httpx2.ReadTimeout):
         send(client, url, "upload, finalize", b"abc", timeout_s=0.3)
+    wait_until(lambda: gemini.files() != [])
     reply = send(client, url, "query")
     assert reply.headers["x-goog-upload-status"] == "final"
     assert reply.json()["file"]["sizeBytes"] == "3"

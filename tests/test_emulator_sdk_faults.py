@@ -170,7 +170,7 @@ def test_a_name_taken_by_nothing(client: genai.Client, gemini: LocalGemini) -> N
 def test_a_stall_outlasts_the_patience(gemini: LocalGemini) -> None:
     gemini.order_fault("start", "stall", stall_s=60)
     gemini.order_fault("upload", "stall", stall_s=60)
-    with client_of(gemini, timeout_ms=300) as hasty:
+    with client_of(gemini, timeout_ms=1000) as hasty:
         with pytest.raises(httpx2.ReadTimeout):
             upload(hasty, b"hello")
         assert gemini.sessions() == []
@@ -182,7 +182,7 @@ def test_a_stall_outlasts_the_patience(gemini: LocalGemini) -> None:
 
 def test_a_late_answer_outlasts_the_patience(gemini: LocalGemini) -> None:
     gemini.order_fault("upload", "late_answer", stall_s=60)
-    with client_of(gemini, timeout_ms=300) as hasty:
+    with client_of(gemini, timeout_ms=1000) as hasty:
         with pytest.raises(httpx2.ReadTimeout):
             upload(hasty, b"hello", name="late")
         assert hasty.files.get(name="late").size_bytes == 5
