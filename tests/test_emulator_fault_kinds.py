@@ -521,3 +521,14 @@ def test_what_was_sent_through_the_gateway(client: httpx2.Client, gemini: LocalG
     assert counted["name"] == gemini.files()[0]["name"]
     assert (counted["display_name"], counted["state"]) == ("g", "final")
     assert (counted["requests"], counted["bytes_received"], counted["bytes_kept"]) == (1, 3, 3)
+
+
+def test_of_a_multipart_upload_all_is_counted(client: httpx2.Client, gemini: LocalGemini) -> None:
+    body = b"--b\r\n\r\n{}\r\n--b\r\nContent-Type: text/plain\r\n\r\nabcdef\r\n--b--\r\n"
+    headers = {
+        "X-Goog-Upload-Protocol": "multipart",
+        "Content-Type": "multipart/related; boundary=b",
+    }
+    assert client.post("/upload/v1/files", headers=headers, content=body).status_code == 200
+    [counted] = gemini.counters()["uploads"]
+    assert (counted["bytes_received"], counted["bytes_kept"]) == (len(body), 6)
