@@ -240,6 +240,20 @@ def test_a_refused_key_consumes_no_fault(client: httpx2.Client, gemini: LocalGem
         ({"operation": "upload", "kind": "internal", "after_bytes": 1}, "does not take"),
         ({"operation": "get", "kind": "rate_limited", "retry_delay_s": "1"}, "retry_delay_s must"),
         ({"operation": "get", "kind": "rate_limited", "retry_delay_s": -1}, "retry_delay_s must"),
+        ({"operation": "get", "kind": "early_final"}, "only at upload"),
+        ({"operation": "start", "kind": "active_error"}, "only at upload"),
+        ({"operation": "query", "kind": "lost_finalize"}, "only at upload"),
+        ({"operation": "get", "kind": "name_taken"}, "only at upload"),
+        ({"operation": "download", "kind": "bad_json"}, "bad_json cannot happen at download"),
+        ({"operation": "get", "kind": "reset", "stall_s": 1}, "does not take stall_s"),
+        ({"operation": "get", "kind": "stall", "stall_s": -1}, "stall_s must be"),
+        ({"operation": "get", "kind": "stall", "after_bytes": 1}, "only for the operation upload"),
+        ({"operation": "upload", "kind": "lost_answer", "after_bytes": 1}, "does not take"),
+        ({"operation": "get", "kind": "reset", "share": 0}, "share must be"),
+        ({"operation": "get", "kind": "reset", "share": 2}, "share must be"),
+        ({"operation": "get", "kind": "reset", "seed": 3}, "seed is for a share"),
+        ({"operation": "get", "kind": "reset", "share": 0.5, "seed": "3"}, "seed must be"),
+        ({"operation": "get", "kind": "reset", "for_s": -1}, "for_s must be"),
     ],
 )
 def test_a_senseless_fault_is_refused(
@@ -267,10 +281,16 @@ def test_faults_over_http(client: httpx2.Client) -> None:
         "nth": 2,
         "count": 1,
         "match": None,
+        "share": 1.0,
+        "seed": 0,
+        "for_s": None,
         "retry_delay_s": 3,
+        "stall_s": None,
         "after_bytes": None,
+        "until": None,
         "seen": 0,
         "applied": 0,
+        "fired": {},
     }
     assert client.get("/_emulator/faults").json() == {"faults": [entry]}
     assert client.delete("/_emulator/faults").json() == {}

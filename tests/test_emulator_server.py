@@ -31,6 +31,7 @@ def test_public_names() -> None:
         "Operation",
         "FaultKind",
         "Fault",
+        "FaultMix",
         "EmulatorError",
         "PortInUseError",
         "InvalidFaultError",

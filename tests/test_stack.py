@@ -322,6 +322,8 @@ def test_ctrl_c_while_waiting_says_that_the_uploads_go_on(
         (("status",), 2, "Missing argument"),
         (("sing",), 2, "No such command"),
         (("emulator", "--processing-s", "-1"), 2, "cannot be negative"),
+        (("emulator", "--requests-per-minute", "start"), 2, "give OPERATION=N"),
+        (("emulator", "--requests-per-day", "fly=3"), 2, "'fly' is no operation"),
     ],
 )
 def test_mistakes_are_sentences(
@@ -344,3 +346,30 @@ def test_the_emulator_command(command: Callable[..., Command]) -> None:
     assert "taken" in taken.text or "in use" in taken.text
     assert emulator.end() == 0
     assert "Traceback" not in emulator.text + taken.text
+
+
+def test_the_limits_of_the_emulator_command(
+    command: Callable[..., Command], tmp_path: Path
+) -> None:
+    limits = (
+        *("--max-file-bytes", "900", "--max-project-bytes", "1000"),
+        *("--requests-per-minute", "get=1", "--requests-per-day", "list=1"),
+    )
+    bytes_kept = ("--keep-bytes", "--data-dir", str(tmp_path / "data"))
+    emulator = command("emulator", "--port", "0", *limits, "--gateway-adds-up", *bytes_kept)
+    url = emulator.said(r"(http://127\.0\.0\.1:\d+)")[1]
+    with httpx2.Client(base_url=url, headers={"x-goog-api-key": "k"}, trust_env=False) as client:
+        assert client.post("/upload/v1/files", content=b"x" * 901).status_code == 400
+        assert client.post("/upload/v1/files", content=b"x" * 900).status_code == 200
+        assert client.post("/upload/v1/files", content=b"x" * 101).status_code == 429
+        started = client.post("/genai/upload/v1beta/files", json={})
+        session = started.headers["x-goog-upload-url"]
+        for number, command_of in enumerate(("upload", "upload, finalize")):
+            chunk = {"X-Goog-Upload-Command": command_of, "X-Goog-Upload-Offset": str(2 * number)}
+            reply = client.post(session, headers=chunk, content=b"ab")
+        assert reply.json()["file"]["sizeBytes"] == "4"
+        assert [client.get("/v1/files").status_code for _ in range(2)] == [200, 429]
+        assert [client.get("/v1/files/x").status_code for _ in range(2)] == [403, 429]
+        files = client.get("/_emulator/files").json()["files"]
+    assert [Path(file["path"]).is_relative_to(tmp_path / "data") for file in files] == [True, True]
+    assert emulator.end() == 0

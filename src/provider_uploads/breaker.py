@@ -87,7 +87,12 @@ class Breaker:
 
     def failed(self, profile: str, permit: Permit) -> bool:
         """Count a failure; return whether the breaker is open by now."""
-        args = [self._failures, self._json(), _FORGOTTEN_AFTER_S, int(permit.probe)]
+        args: list[float | str] = [
+            self._failures,
+            self._json(),
+            _FORGOTTEN_AFTER_S,
+            int(permit.probe),
+        ]
         with self._ledger.reached():
             return bool(self._failed(keys=[_key(profile)], args=args))
 

@@ -404,7 +404,40 @@ def up(**options: Any) -> None:
 @click.option(
     "--api-key", "api_keys", multiple=True, help="A key to accept; repeatable.  [default: any]"
 )
-def emulator(host: str, port: int, api_keys: tuple[str, ...], **options: float) -> None:
+@click.option(
+    "--max-file-bytes",
+    type=click.IntRange(min=0),
+    default=2 * 1024**3,
+    show_default=True,
+    help="What one file may have.",
+)
+@click.option(
+    "--max-project-bytes",
+    type=click.IntRange(min=0),
+    default=20 * 1024**3,
+    show_default=True,
+    help="What all files of one key may have together.",
+)
+@click.option(
+    "--gateway-finalizes-first/--gateway-adds-up",
+    default=True,
+    help="Under /genai the first chunk is taken for the whole file, or chunks add up."
+    "  [default: the first]",
+)
+@click.option(
+    "--requests-per-minute",
+    multiple=True,
+    metavar="OPERATION=N",
+    help="Answer 429 beyond that, as start=60; repeatable.  [default: no limit]",
+)
+@click.option("--requests-per-day", multiple=True, metavar="OPERATION=N", help="The same by day.")
+@click.option("--keep-bytes", is_flag=True, help="Keep the bytes of files while it runs.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Where bytes go meanwhile.  [default: the system's temporary folder]",
+)
+def emulator(host: str, port: int, api_keys: tuple[str, ...], **options: Any) -> None:
     """Run the local Gemini: the Files API over HTTP, for tests and first steps."""
     try:
         from provider_uploads.emulator import EmulatorConfig, EmulatorError, serve
@@ -413,13 +446,25 @@ def emulator(host: str, port: int, api_keys: tuple[str, ...], **options: float) 
             raise
         raise MissingDependencyError(error.name or "starlette", "emulator") from None
     try:
-        config = EmulatorConfig(api_keys=frozenset(api_keys), **options)  # type: ignore[arg-type]
+        for limits in ("requests_per_minute", "requests_per_day"):
+            options[limits] = _limits(options[limits])
+        config = EmulatorConfig(api_keys=frozenset(api_keys), **options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     try:
         serve(config, host, port, announce=_say)
     except EmulatorError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _limits(assignments: Sequence[str]) -> dict[str, int]:
+    limits = {}
+    for assignment in assignments:
+        operation, _, limit = assignment.partition("=")
+        if not limit.isdecimal():
+            raise ValueError(f"{assignment!r} is no limit: give OPERATION=N, as start=60")
+        limits[operation] = int(limit)
+    return limits
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

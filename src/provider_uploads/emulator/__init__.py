@@ -7,7 +7,9 @@ server for the command line.
 from provider_uploads.emulator.app import create_app
 from provider_uploads.emulator.config import EmulatorConfig
 from provider_uploads.emulator.errors import EmulatorError, InvalidFaultError, PortInUseError
-from provider_uploads.emulator.faults import Fault, FaultKind
+from provider_uploads.emulator.fault_kinds import FaultKind
+from provider_uploads.emulator.fault_mix import FaultMix
+from provider_uploads.emulator.faults import Fault
 from provider_uploads.emulator.local import LocalGemini
 from provider_uploads.emulator.operations import Operation
 from provider_uploads.emulator.server import serve
@@ -22,6 +24,7 @@ __all__ = [  # noqa: RUF022 - in reading order
     "Operation",
     "FaultKind",
     "Fault",
+    "FaultMix",
     # what is raised
     "EmulatorError",
     "PortInUseError",

@@ -11,7 +11,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from provider_uploads.emulator.calls import error_reply, json_reply
 from provider_uploads.emulator.config import EmulatorConfig
 from provider_uploads.emulator.control import control_routes
 from provider_uploads.emulator.engine import Engine
@@ -27,6 +26,7 @@ from provider_uploads.emulator.file_calls import (
 from provider_uploads.emulator.gateway import PREFIX as GATEWAY_PREFIX
 from provider_uploads.emulator.gateway import gateway_routes, unknown_path
 from provider_uploads.emulator.generation import generate_content
+from provider_uploads.emulator.replies import error_reply, json_reply
 from provider_uploads.emulator.uploads import handle_upload
 
 # The SDK's 3.x series asks for v1, older ones and curl for v1beta; with an empty version, for none.

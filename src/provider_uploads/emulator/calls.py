@@ -16,48 +16,24 @@ from provider_uploads.emulator.errors import (
     ApiError,
     ClientGoneError,
     HangUpError,
-    bad_key,
     internal,
     invalid_argument,
-    no_key,
 )
-from provider_uploads.emulator.faults import Fault, FaultKind
+from provider_uploads.emulator.fault_kinds import AtAnswer, AtBytes
+from provider_uploads.emulator.faults import Fault
+from provider_uploads.emulator.occasions import Moment, Occasion, Trait
 from provider_uploads.emulator.operations import Operation
-from provider_uploads.emulator.sessions import HangUp
+from provider_uploads.emulator.owners import owner_of
+from provider_uploads.emulator.replies import error_reply
+from provider_uploads.emulator.sessions import HangUp, UploadSession
 from provider_uploads.emulator.stored_file import StoredFile
 
-# The connection's way to be closed with a TCP reset, put into the ASGI state by server.py.
+# Put into the ASGI state by server.py: the connection's way to be closed with a TCP reset, and
+# the event that says it is closed.
 HANG_UP = "hang_up"
+CLOSED = "closed"
 
 _MAX_JSON_BYTES = 1024 * 1024
-
-RawHeaders = Sequence[tuple[bytes, bytes]]
-
-
-def json_reply(content: Any, http_status: int = 200, headers: RawHeaders = ()) -> Response:
-    """A JSON answer; ``headers`` go on the wire as they are spelled."""
-    reply = Response(
-        json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(),
-        http_status,
-        media_type="application/json; charset=UTF-8",
-    )
-    reply.raw_headers.extend(headers)
-    return reply
-
-
-def error_reply(error: ApiError) -> Response:
-    """The answer for a refusal."""
-    if error.error is None:
-        reply = Response(b"", error.http_status)
-    else:
-        reply = json_reply({"error": error.error}, error.http_status)
-    if error.upload_status is not None:
-        reply.raw_headers.append((b"X-Goog-Upload-Status", error.upload_status.encode()))
-    if error.received_bytes is not None:
-        reply.raw_headers.append(
-            (b"X-Goog-Upload-Size-Received", str(error.received_bytes).encode())
-        )
-    return reply
 
 
 def base_url_of(request: Request) -> str:
@@ -67,29 +43,6 @@ def base_url_of(request: Request) -> str:
     return f"{scheme.split(',')[0].strip()}://{host}"
 
 
-def owner_of(engine: Engine, request: Request) -> str:
-    """The API key, which stands for its project; 403 without one, 400 if it is not known.
-
-    Where any key will do, a bearer token will too: it stands for the project it names.
-    """
-    key = request.headers.get("x-goog-api-key") or request.query_params.get("key")
-    accepted = engine.config.api_keys
-    if key:
-        if accepted and key not in accepted:
-            raise bad_key()
-        return key
-    token = bearer_token(request)
-    if token is None or accepted:
-        raise no_key()
-    return f"bearer:{request.headers.get('x-goog-user-project') or token}"
-
-
-def bearer_token(request: Request) -> str | None:
-    """The OAuth token a request carries; nobody here can tell whether it is a good one."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    return (token.strip() or None) if scheme.lower() == "bearer" else None
-
-
 class Call:
     """A request for one operation."""
 
@@ -97,7 +50,14 @@ class Call:
         self.engine = engine
         self.request = request
         self.operation = operation
+        # What goes wrong with this request, and with the file it makes.
+        self.fault: Fault | None = None
+        self.file_fault: Fault | None = None
+        # Whose quota a request uses that carries no key, but names a session.
+        self.project: str | None = None
         self._body_ended = False
+        self._arrived_bytes = 0
+        self._session: UploadSession | None = None
 
     @property
     def base_url(self) -> str:
@@ -107,8 +67,12 @@ class Call:
     @property
     def hang_up(self) -> HangUp | None:
         """Closes the connection with a TCP reset; None under a server that is not ours."""
+        return self._state.get(HANG_UP)
+
+    @property
+    def _state(self) -> dict[str, Any]:
         state: dict[str, Any] = self.request.scope.get("state", {})
-        return state.get(HANG_UP)
+        return state
 
     def owner(self) -> str:
         """The API key, which stands for its project; 403 without one, 400 if it is not known."""
@@ -120,17 +84,84 @@ class Call:
         value = self.request.headers.get("content-length")
         return None if value is None else int(value)
 
-    def meet_faults(self, labels: Sequence[str] = ()) -> Fault | None:
-        """Let strike what was ordered; returned is a reset that has to wait for some bytes."""
-        fault = self.engine.faults.at_request(self.operation, labels)
+    async def meet_faults(self, labels: Sequence[str] = (), traits: Trait = Trait.NONE) -> None:
+        """429 if the quota is used up; let strike what was ordered.
+
+        What waits for bytes, for the file or for the answer stays with the call.
+
+        Uploads stall only once they have their session to themselves: a client that has lost its
+        patience then finds it as ``UploadSession.turn`` promises.
+        """
+        project = self.project
+        if project is None:
+            with contextlib.suppress(ApiError):
+                project = self.owner()
+        self.engine.use_quota(self.operation, project or "")
+        occasion = Occasion(
+            operation=self.operation,
+            labels=tuple(labels),
+            traits=traits,
+            length_bytes=self.content_length,
+        )
+        fault = self.fault = self.engine.strike(occasion)
         if fault is None:
-            return None
-        error = fault.error
-        if error is not None:
-            raise error
-        if fault.kind is FaultKind.RESET and not fault.after_bytes:
+            return
+        if fault.refusal is not None:
+            raise fault.refusal
+        if fault.rule.at_bytes is AtBytes.HANG_UP and not fault.after_bytes:
             raise HangUpError
-        return fault
+        if fault.rule.at_bytes is AtBytes.STALL and self.operation is not Operation.UPLOAD:
+            await self.stall(fault.pause_s)
+
+    def meet_file_fault(self, labels: Sequence[str], named: bool) -> Fault | None:
+        """What goes wrong with the file this request makes."""
+        if self.fault is not None and self.fault.rule.moment is Moment.FILE:
+            self.file_fault = self.fault  # a mix has chosen when the request came in
+        else:
+            traits = Trait.FINISHES | Trait.NAMED if named else Trait.FINISHES
+            self.file_fault = self.engine.strike(
+                Occasion(
+                    operation=self.operation,
+                    labels=tuple(labels),
+                    traits=traits,
+                    moment=Moment.FILE,
+                )
+            )
+        return self.file_fault
+
+    async def disturb_answer(self, reply: Response) -> Response:
+        """Let strike what was kept for the answer."""
+        faults = [self.file_fault] if self.file_fault else []
+        if self.fault is not None and self.fault.rule.moment is Moment.REQUEST:
+            faults.append(self.fault)
+        for fault in faults:
+            rule = fault.rule
+            if rule.at_answer is AtAnswer.HANG_UP:
+                raise HangUpError
+            if rule.at_answer is AtAnswer.STALL:
+                await self.stall(fault.pause_s)
+            if rule.spoil is not None:
+                reply.body = rule.spoil(bytes(reply.body))
+                reply.headers["content-length"] = str(len(reply.body))
+        return reply
+
+    def finish(self, session: UploadSession) -> StoredFile:
+        """Make the file out of a complete session."""
+        return self.engine.finish_session(session, meet_fault=self.meet_file_fault)
+
+    def brings_bytes_for(self, session: UploadSession) -> None:
+        """Count this request and its bytes, also those that are here already, for an upload."""
+        self._session = session
+        upload = self.engine.counters.upload(session)
+        upload.requests += 1
+        upload.received_bytes += self._arrived_bytes
+
+    def _count(self, length_bytes: int) -> None:
+        self._arrived_bytes += length_bytes
+        counters = self.engine.counters
+        counters.received_bytes += length_bytes
+        if self._session is not None:
+            counters.upload(self._session).received_bytes += length_bytes
 
     async def blocks(self) -> AsyncIterator[bytes]:
         """The body as it arrives; ClientGoneError if it ends too early."""
@@ -142,7 +173,7 @@ class Call:
             block: bytes = message.get("body", b"")
             self._body_ended = not message.get("more_body", False)
             if self.operation is Operation.UPLOAD:
-                self.engine.counters.received_bytes += len(block)
+                self._count(len(block))
             if block:
                 yield block
             if bandwidth and self.operation is Operation.UPLOAD:
@@ -153,6 +184,20 @@ class Call:
         """Let time pass, but not the end of the server."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self.engine.stopping.wait(), seconds)
+
+    async def stall(self, seconds: float) -> None:
+        """Neither read nor answer for a while; ClientGoneError if the connection ends first."""
+        closed: asyncio.Event | None = self._state.get(CLOSED)
+        waits = [asyncio.ensure_future(self.engine.stopping.wait())]
+        if closed is not None:
+            waits.append(asyncio.ensure_future(closed.wait()))
+        try:
+            await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if closed is not None and closed.is_set():
+            raise ClientGoneError
 
     async def json(self, max_bytes: int = _MAX_JSON_BYTES) -> Any:
         """The body as JSON, ``{}`` if there is none; 400 if it is not JSON."""
@@ -194,13 +239,14 @@ async def answer(
 ) -> Response:
     """Handle one request: count it, add the latency, turn refusals into answers."""
     call = Call(engine, request, operation)
-    engine.counters.requests[operation] += 1
+    engine.counters.request(operation)
     try:
         try:
             reply = await handler(call)
         except ApiError as error:
             await call.drain()
             reply = error_reply(error)
+        reply = await call.disturb_answer(reply)
     except ClientGoneError:
         engine.counters.answers[operation]["disconnected"] += 1
         return Response(status_code=499)  # nobody reads it

@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from provider_uploads.emulator.operations import Operation
 
 # 2 GB per file is the documented limit.
 MAX_FILE_BYTES = 2 * 1024**3
@@ -28,6 +30,9 @@ class EmulatorConfig:
     ``keep_bytes`` keeps the bytes of finished files on disk for as long as the emulator runs.
     ``data_dir`` is where the emulator makes its own temporary folder (default: the system's).
     ``max_project_bytes`` is what all files of one key may have together.
+    ``requests_per_minute`` and ``requests_per_day`` limit operations, for each key on its own:
+    ``{"start": 60}``. A minute is any 60 seconds, a day begins at midnight in California; beyond
+    them is 429 with the quota that was hit.
     ``gateway_finalizes_first``: under ``/genai`` the first request with bytes is taken for the
     whole file, as Bifrost does; False lets chunks add up until ``finalize``.
     """
@@ -43,6 +48,8 @@ class EmulatorConfig:
     max_file_bytes: int = MAX_FILE_BYTES
     max_project_bytes: int = MAX_PROJECT_BYTES
     chunk_granularity_bytes: int = 256 * 1024
+    requests_per_minute: Mapping[Operation, int] = field(default_factory=dict)
+    requests_per_day: Mapping[Operation, int] = field(default_factory=dict)
     gateway_finalizes_first: bool = True
 
     def __post_init__(self) -> None:
@@ -60,6 +67,8 @@ class EmulatorConfig:
             raise ValueError("max_project_bytes cannot be negative")
         if self.chunk_granularity_bytes < 1:
             raise ValueError("chunk_granularity_bytes must be at least 1 (1 allows every length)")
+        for name in ("requests_per_minute", "requests_per_day"):
+            object.__setattr__(self, name, _limits(name, getattr(self, name)))
         if self.sha256_encoding not in ("hex", "raw"):
             raise ValueError('sha256_encoding is "hex" (base64 of the hex text) or "raw"')
 
@@ -74,3 +83,13 @@ class EmulatorConfig:
         if any(fnmatchcase(mime_type, pattern) for pattern in PROCESSED_MIME_TYPES):
             return self.processing_s
         return 0.0
+
+
+def _limits(name: str, limits: Mapping[Operation, Any]) -> dict[Operation, int]:
+    known = ", ".join(Operation)
+    for operation, limit in limits.items():
+        if operation not in list(Operation):
+            raise ValueError(f"{name}: {operation!r} is no operation; there are {known}")
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+            raise ValueError(f"{name}: {operation} needs a whole number from 1, not {limit!r}")
+    return {Operation(operation): limit for operation, limit in limits.items()}

@@ -1,7 +1,10 @@
 """The control endpoints under ``/_emulator/``: order faults, see what really happened.
 
     POST /_emulator/faults  {"operation": "upload", "kind": "reset", "after_bytes": 1048576}
-    GET  /_emulator/faults      DELETE /_emulator/faults
+    POST /_emulator/faults/mix  {"share": 0.2, "seed": 7}
+    POST /_emulator/faults/mix  {"share": 1, "kinds": ["internal"], "operations": ["get", "list"],
+                                 "for_s": 300}
+    GET  /_emulator/faults      DELETE /_emulator/faults    DELETE /_emulator/faults/<id>
     GET  /_emulator/counters    DELETE /_emulator/counters
     GET  /_emulator/files       GET    /_emulator/sessions
     GET  /_emulator/clock       POST   /_emulator/clock   {"advance_s": 3600}
@@ -17,31 +20,40 @@ file it is; beyond that they need no key, have no latency and are not counted.
 from __future__ import annotations
 
 import json
+from functools import partial
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from provider_uploads.emulator.calls import base_url_of, error_reply, json_reply, owner_of
+from provider_uploads.emulator.calls import base_url_of
 from provider_uploads.emulator.engine import Engine
-from provider_uploads.emulator.errors import ApiError, InvalidFaultError, invalid_argument
+from provider_uploads.emulator.errors import (
+    ApiError,
+    InvalidFaultError,
+    invalid_argument,
+    not_found,
+)
+from provider_uploads.emulator.fault_mix import FaultMix
 from provider_uploads.emulator.faults import Fault
 from provider_uploads.emulator.intake import take_bytes
 from provider_uploads.emulator.metadata import FileMetadata
+from provider_uploads.emulator.owners import owner_of
+from provider_uploads.emulator.replies import error_reply, json_reply
 from provider_uploads.emulator.stored_file import Source
 
 
 def control_routes(engine: Engine) -> list[Route]:
     """The routes, over one engine."""
 
-    async def order_fault(request: Request) -> Response:
+    async def order(kind: type[Fault] | type[FaultMix], request: Request) -> Response:
         try:
-            fault = Fault.from_json(json.loads(await request.body()))
+            ordered = kind.from_json(json.loads(await request.body()))
         except InvalidFaultError as refused:
             return error_reply(invalid_argument(str(refused)))
         except ValueError:
             return error_reply(invalid_argument("a fault is a JSON object"))
-        return json_reply(engine.faults.order(fault))
+        return json_reply(engine.faults.order(ordered))
 
     async def list_faults(request: Request) -> Response:
         return json_reply({"faults": engine.faults.json()})
@@ -49,6 +61,10 @@ def control_routes(engine: Engine) -> list[Route]:
     async def clear_faults(request: Request) -> Response:
         engine.faults.clear()
         return json_reply({})
+
+    async def end_fault(request: Request) -> Response:
+        entry = engine.faults.end(request.path_params["order_id"])
+        return error_reply(not_found()) if entry is None else json_reply(entry)
 
     async def show_counters(request: Request) -> Response:
         return json_reply(engine.counters_json())
@@ -103,7 +119,9 @@ def control_routes(engine: Engine) -> list[Route]:
         return json_reply({})
 
     return [
-        Route("/_emulator/faults", order_fault, methods=["POST"]),
+        Route("/_emulator/faults", partial(order, Fault), methods=["POST"]),
+        Route("/_emulator/faults/mix", partial(order, FaultMix), methods=["POST"]),
+        Route("/_emulator/faults/{order_id:int}", end_fault, methods=["DELETE"]),
         Route("/_emulator/faults", list_faults, methods=["GET"]),
         Route("/_emulator/faults", clear_faults, methods=["DELETE"]),
         Route("/_emulator/counters", show_counters, methods=["GET"]),

@@ -9,7 +9,7 @@ import asyncio
 import mimetypes
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -24,13 +24,20 @@ from provider_uploads.emulator.clock import (
 )
 from provider_uploads.emulator.config import EmulatorConfig
 from provider_uploads.emulator.counters import Counters
-from provider_uploads.emulator.errors import ApiError, storage_full
-from provider_uploads.emulator.faults import FaultBook
+from provider_uploads.emulator.errors import ApiError, name_taken, storage_full
+from provider_uploads.emulator.fault_book import FaultBook
+from provider_uploads.emulator.faults import Fault
 from provider_uploads.emulator.files import FileStore
 from provider_uploads.emulator.gateway_store import GatewayStore
 from provider_uploads.emulator.metadata import MAX_ID_CHARS, FileMetadata
+from provider_uploads.emulator.occasions import Occasion
+from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.quotas import Quotas
 from provider_uploads.emulator.sessions import SessionStore, UploadSession
 from provider_uploads.emulator.stored_file import Fate, Source, StoredFile
+
+# Given a file's labels and whether the client chose its name: what goes wrong with it.
+MeetFileFault = Callable[[Sequence[str], bool], Fault | None]
 
 # The ids the service gives to what it makes are longer than those it lets others choose.
 _MAX_GENERATED_ID_CHARS = 63
@@ -45,8 +52,9 @@ class Engine:
         self.files = FileStore(self.clock)
         self.sessions = SessionStore(self.clock)
         self.gateway = GatewayStore(self.clock)
-        self.faults = FaultBook()
-        self.counters = Counters()
+        self.faults = FaultBook(self.clock)
+        self.counters = Counters(self.clock)
+        self.quotas = Quotas(config.requests_per_minute, config.requests_per_day, self.clock)
         self.stopping = asyncio.Event()
         self._folder: Path | None = None
 
@@ -73,8 +81,26 @@ class Engine:
         finally:
             self.sessions.discard(session)
 
+    def strike(self, occasion: Occasion) -> Fault | None:
+        """What was ordered to go wrong here, if anything; it is counted."""
+        fault = self.faults.strike(occasion)
+        if fault is not None:
+            self.counters.faults[fault.operation][fault.kind] += 1
+        return fault
+
+    def use_quota(self, operation: Operation, project: str) -> None:
+        """429 if the project may not call that operation now; it is counted."""
+        try:
+            self.quotas.take(operation, project)
+        except ApiError:
+            self.counters.over_quota[operation] += 1
+            raise
+
     def finish_session(
-        self, session: UploadSession, source: Source = Source.UPLOADED
+        self,
+        session: UploadSession,
+        source: Source = Source.UPLOADED,
+        meet_fault: MeetFileFault | None = None,
     ) -> StoredFile:
         """Make the file out of a complete session, or end the session with the refusal.
 
@@ -82,7 +108,7 @@ class Engine:
         where the real service refuses them too.
         """
         try:
-            file = self._make_file(session, source)
+            file = self._make_file(session, source, meet_fault)
         except ApiError as refusal:
             final = refusal.final()
             session.finish(final)
@@ -115,14 +141,22 @@ class Engine:
         self.counters.files_made += 1
         return file
 
-    def _make_file(self, session: UploadSession, source: Source) -> StoredFile:
+    def _make_file(
+        self, session: UploadSession, source: Source, meet_fault: MeetFileFault | None
+    ) -> StoredFile:
         metadata = session.metadata
         generated = source is Source.GENERATED
         chosen_id = metadata.chosen_id(_MAX_GENERATED_ID_CHARS if generated else MAX_ID_CHARS)
         metadata.check()
         file_id = self.files.name_for(chosen_id)
         self.check_room(session.owner, session.received_bytes)
-        labels = (f"files/{file_id}", metadata.display_name or "")
+        fault = None
+        if meet_fault is not None:
+            labels = (f"files/{file_id}", metadata.display_name or "")
+            fault = meet_fault(labels, chosen_id is not None)
+        if fault is not None and fault.rule.takes_name:
+            self.files.withhold(file_id)
+            raise name_taken(file_id)
         processing_s = 0 if generated else self.config.processing_s_for(metadata.mime_type)
         return StoredFile(
             file_id=file_id,
@@ -133,7 +167,7 @@ class Engine:
             sha256_hex=session.sha256_hex,
             create_ns=self.clock(),
             processing_ns=int(processing_s * SECOND_NS),
-            fate=Fate.ACTIVE if generated else self.faults.at_file(labels),
+            fate=Fate.ACTIVE if fault is None else fault.rule.fate,
             sequence=self.files.next_sequence(),
             source=source,
             path=session.path if generated or self.config.keep_bytes else None,
@@ -183,7 +217,8 @@ class Engine:
         return {"now": rfc3339(self.clock()), "advanced_s": self.clock.advanced_s}
 
     def reset(self) -> None:
-        """Forget files, sessions, faults and counters; the clock stays where it is."""
+        """Forget files, sessions, faults, quotas used and counters; the clock stays as it is."""
+        self.quotas.clear()
         self.files.clear()
         self.sessions.clear()
         self.gateway.clear()

@@ -181,13 +181,18 @@ def unavailable() -> ApiError:
     return ApiError(503, None)
 
 
-def rate_limited(retry_delay_s: float) -> ApiError:
+def rate_limited(
+    retry_delay_s: float,
+    quota_id: str = "FileRequestsPerMinutePerProject",
+    quota_value: int = 60,
+) -> ApiError:
     """429 with the details the service sends: links, the quota hit, and when to come back."""
+    delay = f"{retry_delay_s:.3f}".rstrip("0").rstrip(".") + "s"
     return _error(
         429,
         "RESOURCE_EXHAUSTED",
         "You exceeded your current quota, please check your plan and billing details. "
-        f"Please retry in {retry_delay_s:g}s.",
+        f"Please retry in {delay}.",
         [
             {
                 "@type": _TYPE + "Help",
@@ -203,12 +208,22 @@ def rate_limited(retry_delay_s: float) -> ApiError:
                 "violations": [
                     {
                         "quotaMetric": f"{_SERVICE}/file_requests",
-                        "quotaId": "FileRequestsPerMinutePerProject",
+                        "quotaId": quota_id,
                         "quotaDimensions": {"location": "global"},
-                        "quotaValue": "60",
+                        "quotaValue": str(quota_value),
                     }
                 ],
             },
-            {"@type": _TYPE + "RetryInfo", "retryDelay": f"{retry_delay_s:g}s"},
+            {"@type": _TYPE + "RetryInfo", "retryDelay": delay},
         ],
     )
+
+
+def rate_limited_for_the_day(retry_delay_s: float) -> ApiError:
+    """429 for a quota of the day: the delay it names is too short, it is whole at midnight."""
+    return rate_limited(retry_delay_s, "FileRequestsPerDayPerProject", 1000)
+
+
+def rate_limited_bare() -> ApiError:
+    """429 without details, so without a hint when to come back."""
+    return _error(429, "RESOURCE_EXHAUSTED", "Resource has been exhausted (e.g. check quota).")

@@ -9,11 +9,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from provider_uploads.emulator.calls import Call, answer, bearer_token, json_reply
+from provider_uploads.emulator.calls import Call, answer
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import invalid_argument, not_found, unauthenticated
 from provider_uploads.emulator.files import FileStore
 from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.owners import bearer_token
+from provider_uploads.emulator.replies import json_reply
 from provider_uploads.emulator.stored_file import Source, StoredFile
 
 _GCS_OBJECT = re.compile(r"gs://[^/]+/.+")
@@ -23,7 +25,7 @@ async def get_file(engine: Engine, request: Request) -> Response:
     """``GET /<version>/files/{id}``."""
 
     async def handler(call: Call) -> Response:
-        owner, file_id = call.owner(), _file_id(call)
+        owner, file_id = call.owner(), await _file_id(call)
         return json_reply(call.resource(engine.files.get(file_id, owner)))
 
     return await answer(engine, request, Operation.GET, handler)
@@ -33,7 +35,7 @@ async def delete_file(engine: Engine, request: Request) -> Response:
     """``DELETE /<version>/files/{id}``."""
 
     async def handler(call: Call) -> Response:
-        owner, file_id = call.owner(), _file_id(call)
+        owner, file_id = call.owner(), await _file_id(call)
         engine.files.delete(file_id, owner)
         return json_reply({})
 
@@ -45,7 +47,7 @@ async def list_files(engine: Engine, request: Request) -> Response:
 
     async def handler(call: Call) -> Response:
         owner = call.owner()
-        call.meet_faults()
+        await call.meet_faults()
         files, next_page_token = page_of(call, engine.files, owner)
         # An empty list is an empty object, as always in JSON made from protobuf.
         page: dict[str, Any] = {"files": [call.resource(f) for f in files]} if files else {}
@@ -82,7 +84,7 @@ async def register_files(engine: Engine, request: Request) -> Response:
                     "RegisterFilesRequest.uris: must have the form gs://<bucket>/<object>, "
                     f"this is {uri!r}."
                 )
-        call.meet_faults(uris)
+        await call.meet_faults(uris)
         files = [engine.register(owner, uri) for uri in uris]
         return json_reply({"files": [call.resource(file) for file in files]})
 
@@ -94,7 +96,7 @@ async def redirect_download(engine: Engine, request: Request) -> Response:
 
     async def handler(call: Call) -> Response:
         call.owner()
-        _meet_faults(call)
+        await _meet_faults(call)
         query = f"?{request.url.query}" if request.url.query else ""
         location = f"{call.base_url}/download{request.url.path}{query}"
         return Response(status_code=302, headers={"Location": location})
@@ -107,7 +109,7 @@ async def download_file(engine: Engine, request: Request) -> Response:
 
     async def handler(call: Call) -> Response:
         owner = call.owner()
-        file = engine.files.get(_meet_faults(call), owner)
+        file = engine.files.get(await _meet_faults(call), owner)
         if file.source is not Source.GENERATED or file.path is None:
             raise invalid_argument(
                 f"The file {file.name} is {file.source}: only generated files can be downloaded."
@@ -119,15 +121,15 @@ async def download_file(engine: Engine, request: Request) -> Response:
     return await answer(engine, request, Operation.DOWNLOAD, handler)
 
 
-def _file_id(call: Call) -> str:
+async def _file_id(call: Call) -> str:
     """The id in the path, once the faults aimed at that file had their chance."""
     if ":" in call.request.path_params["file_id"]:  # a custom method nobody knows
         raise not_found()
-    return _meet_faults(call)
+    return await _meet_faults(call)
 
 
-def _meet_faults(call: Call) -> str:
+async def _meet_faults(call: Call) -> str:
     file_id: str = call.request.path_params["file_id"]
     file = call.engine.files.peek(file_id)
-    call.meet_faults((f"files/{file_id}",) if file is None else file.labels)
+    await call.meet_faults((f"files/{file_id}",) if file is None else file.labels)
     return file_id

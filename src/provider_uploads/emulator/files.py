@@ -36,6 +36,7 @@ class FileStore:
         self._new_id = new_id
         self._files: dict[str, StoredFile] = {}  # oldest first
         self._project_bytes: Counter[str] = Counter()
+        self._withheld: set[str] = set()
         self._sequence = 0
 
     def __iter__(self) -> Iterator[StoredFile]:
@@ -59,9 +60,16 @@ class FileStore:
         if chosen_id is None:
             chosen_id = self._new_id()
             return chosen_id if chosen_id not in self._files else self.name_for(None)
-        if chosen_id in self._files:
+        if chosen_id in self._files or chosen_id in self._withheld:
             raise name_taken(chosen_id)
         return chosen_id
+
+    def withhold(self, file_id: str) -> None:
+        """Let nobody have a name, as after an upload that broke off at the wrong moment.
+
+        It stays taken until ``clear``: nobody outside knows for how long the service does it.
+        """
+        self._withheld.add(file_id)
 
     def next_sequence(self) -> int:
         """Numbers files in the order they were made."""
@@ -121,6 +129,7 @@ class FileStore:
         """Forget all files."""
         for file in tuple(self._files.values()):
             self._forget(file)
+        self._withheld.clear()
 
     def _forget_expired(self) -> None:
         now_ns = self._clock()

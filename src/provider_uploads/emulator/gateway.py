@@ -25,7 +25,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from provider_uploads.emulator.calls import Call, Handler, answer, json_reply
+from provider_uploads.emulator.calls import Call, Handler, answer
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import ApiError
 from provider_uploads.emulator.file_calls import page_of
@@ -47,6 +47,7 @@ from provider_uploads.emulator.gateway_uploads import (
 )
 from provider_uploads.emulator.generation import generate
 from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.replies import json_reply
 from provider_uploads.emulator.stored_file import StoredFile
 
 PREFIX = "/genai"
@@ -102,24 +103,24 @@ async def _in_its_words(handler: Handler, call: Call) -> Response:
 
 
 async def _get(call: Call) -> Response:
-    _, file = _addressed(call, "file_retrieve")
+    _, file = await _addressed(call, "file_retrieve")
     return json_reply(listed(call, provider_of(call), file))
 
 
 async def _delete(call: Call) -> Response:
-    store, file = _addressed(call, "file_delete")
+    store, file = await _addressed(call, "file_delete")
     store.delete(file.file_id, file.owner)
     return json_reply({})
 
 
-def _addressed(call: Call, request_type: str) -> tuple[FileStore, StoredFile]:
+async def _addressed(call: Call, request_type: str) -> tuple[FileStore, StoredFile]:
     """The file of the path and where it is; faults aimed at it had their chance."""
     file_id: str = call.request.path_params["file_id"]
     if ":" in file_id:  # a custom method: the gateway has none for files
         raise GatewayRefusalError(404, "route not found", 404)
     at_gemini = provider_of(call) == Provider.GEMINI
     file = (call.engine.files if at_gemini else call.engine.gateway.openai_files).peek(file_id)
-    call.meet_faults((file_id,) if file is None else (file_id, *file.labels))
+    await call.meet_faults((file_id,) if file is None else (file_id, *file.labels))
     store = files_at(call, provider_of(call), request_type)
     owner = check_upstream(call, client_of(call))
     try:
@@ -131,7 +132,7 @@ def _addressed(call: Call, request_type: str) -> tuple[FileStore, StoredFile]:
 
 
 async def _list(call: Call) -> Response:
-    call.meet_faults()
+    await call.meet_faults()
     provider = provider_of(call)
     store = files_at(call, provider, "file_list")
     files, next_page_token = page_of(call, store, check_upstream(call, client_of(call)))

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 from starlette.responses import Response
 
-from provider_uploads.emulator.calls import Call, json_reply
+from provider_uploads.emulator.calls import Call
 from provider_uploads.emulator.gateway_files import (
     MIME_TYPE,
     GatewayRefusalError,
@@ -18,11 +18,13 @@ from provider_uploads.emulator.gateway_files import (
     uploaded,
 )
 from provider_uploads.emulator.gateway_store import GatewaySession, Provider
-from provider_uploads.emulator.intake import take_bytes
+from provider_uploads.emulator.intake import disturbed, ends_early, take_bytes
 from provider_uploads.emulator.metadata import FileMetadata
+from provider_uploads.emulator.occasions import Trait
+from provider_uploads.emulator.replies import json_reply
 from provider_uploads.emulator.resumable import upload_commands
 from provider_uploads.emulator.sessions import SessionState, UploadSession
-from provider_uploads.emulator.stored_file import StoredFile
+from provider_uploads.emulator.stored_file import Fate, StoredFile
 
 UPLOAD_PATH = "/genai/upload/v1beta/files"
 
@@ -39,7 +41,7 @@ async def start_upload(call: Call) -> Response:
         mime_type=MIME_TYPE,
         declared_bytes=None,
     )
-    call.meet_faults(metadata.labels)
+    await call.meet_faults(metadata.labels)
     engine = call.engine
     upload = engine.gateway.start(provider_of(call), client_of(call), metadata, engine.folder)
     url = f"{call.base_url}{UPLOAD_PATH}?upload_id={upload.upload_id}"
@@ -52,31 +54,32 @@ async def upload_at_once(call: Call) -> Response:
     The session is gone with it: what is sent again is refused. A request that breaks off leaves
     the session as it was.
     """
-    session = _session(call)
-    stop_after_bytes = _meet_faults(call, session)
+    session = await _session(call, Trait.BYTES | Trait.FINISHES)
     engine, opened = call.engine, session.upload
     with engine.temporary_session(opened.owner, opened.metadata) as upload:
         async with upload.turn(call.hang_up):
             most_bytes = engine.config.max_file_bytes
-            await take_bytes(upload, call.blocks(), most_bytes, stop_after_bytes)
+            await take_bytes(upload, disturbed(call, upload, call.blocks()), most_bytes)
             if engine.gateway.take(opened.upload_id) is None:
                 raise _session_not_found(opened.upload_id)
             file = _send_on(call, session.provider, upload)
+            opened.finish(file)
     return json_reply({"file": uploaded(call, session.provider, file)}, headers=[_FINAL])
 
 
 async def upload_in_chunks(call: Call) -> Response:
     """Let chunks add up until one says ``finalize``; what is sent again is skipped."""
-    session = _session(call)
-    stop_after_bytes = _meet_faults(call, session)
+    finishes = "finalize" in upload_commands(call.request)
+    session = await _session(call, Trait.BYTES | Trait.FINISHES if finishes else Trait.BYTES)
     upload, gateway = session.upload, call.engine.gateway
     async with upload.turn(call.hang_up):
         known_bytes = upload.received_bytes - _offset(call, upload.received_bytes)
         if known_bytes < 0:
             raise GatewayRefusalError(400, f"expected offset {upload.received_bytes}")
         most_bytes = call.engine.config.max_file_bytes
-        await take_bytes(upload, _skip(call.blocks(), known_bytes), most_bytes, stop_after_bytes)
-        if "finalize" not in upload_commands(call.request):
+        blocks = disturbed(call, upload, _skip(call.blocks(), known_bytes))
+        await take_bytes(upload, blocks, most_bytes)
+        if not (finishes or ends_early(call)):
             return json_reply({}, headers=[_ACTIVE])
         if gateway.take(upload.upload_id) is None:
             raise _session_not_found(upload.upload_id)
@@ -88,22 +91,23 @@ async def upload_in_chunks(call: Call) -> Response:
     return json_reply({"file": uploaded(call, session.provider, file)}, headers=[_FINAL])
 
 
-def _session(call: Call) -> GatewaySession:
+async def _session(call: Call, traits: Trait) -> GatewaySession:
+    """The session a request names; faults aimed at it had their chance."""
     upload_id = call.request.query_params["upload_id"]
     session = call.engine.gateway.get(upload_id)
     if session is None:
-        call.meet_faults()
+        await call.meet_faults()
         raise _session_not_found(upload_id)
+    call.project = session.upload.owner
+    call.brings_bytes_for(session.upload)
+    if call.content_length == 0:
+        traits &= ~Trait.BYTES
+    await call.meet_faults(session.upload.metadata.labels, traits)
     return session
 
 
 def _session_not_found(upload_id: str) -> GatewayRefusalError:
     return GatewayRefusalError(500, f'upload session not found for id "{upload_id}"')
-
-
-def _meet_faults(call: Call, session: GatewaySession) -> int | None:
-    fault = call.meet_faults(session.upload.metadata.labels)
-    return None if fault is None else fault.after_bytes
 
 
 def _offset(call: Call, default: int) -> int:
@@ -130,7 +134,8 @@ def _send_on(call: Call, provider: str, upload: UploadSession) -> StoredFile:
         raise GatewayRefusalError(500, "file content is required")
     check_upstream(call, upload.owner)
     if provider == Provider.GEMINI:
-        return engine.finish_session(upload)
+        return call.finish(upload)
+    fault = call.meet_file_fault(upload.metadata.labels, named=False)
     file = StoredFile(
         file_id=store.name_for(None),
         owner=upload.owner,
@@ -139,7 +144,7 @@ def _send_on(call: Call, provider: str, upload: UploadSession) -> StoredFile:
         size_bytes=upload.received_bytes,
         sha256_hex=upload.sha256_hex,
         create_ns=engine.clock(),
-        fate=engine.faults.at_file(upload.metadata.labels),
+        fate=Fate.ACTIVE if fault is None else fault.rule.fate,
         sequence=store.next_sequence(),
         lifetime_ns=None,
         path=upload.path if engine.config.keep_bytes else None,

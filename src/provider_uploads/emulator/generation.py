@@ -19,12 +19,13 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from provider_uploads.emulator.calls import Call, answer, json_reply
+from provider_uploads.emulator.calls import Call, answer
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import invalid_argument, not_found
 from provider_uploads.emulator.given import Given
 from provider_uploads.emulator.operations import Operation
 from provider_uploads.emulator.prompt import Prompt
+from provider_uploads.emulator.replies import json_reply
 
 # What a request may weigh with all it carries inline; more has to go through files.
 _MAX_REQUEST_BYTES = 20 * 1024 * 1024
@@ -57,7 +58,7 @@ async def generate(call: Call, owner: str, model: str) -> Response:
     for uri in prompt.file_uris:
         file = call.engine.files.peek(uri.rpartition("/")[2])
         labels += [uri] if file is None else [uri, *file.labels]
-    call.meet_faults(labels)
+    await call.meet_faults(labels)
     given = prompt.given(call.engine.files, owner, call.engine.clock())
     text = _json_text(model, given) if prompt.wants_json else _text(model, given)
     prompt_tokens = sum(item.tokens for item in given)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -12,7 +12,9 @@ from provider_uploads.emulator.clock import Clock, system_clock
 from provider_uploads.emulator.config import EmulatorConfig
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import EmulatorError
-from provider_uploads.emulator.faults import Fault, FaultKind
+from provider_uploads.emulator.fault_kinds import FaultKind
+from provider_uploads.emulator.fault_mix import FaultMix
+from provider_uploads.emulator.faults import Fault
 from provider_uploads.emulator.metadata import FileMetadata
 from provider_uploads.emulator.operations import Operation
 from provider_uploads.emulator.server import Server, listen, url_of
@@ -80,21 +82,81 @@ class LocalGemini:
         kind: FaultKind | str,
         *,
         nth: int = 1,
-        count: int = 1,
+        count: int | None = None,
         match: str | None = None,
+        share: float = 1.0,
+        seed: int = 0,
+        for_s: float | None = None,
         retry_delay_s: float | None = None,
+        stall_s: float | None = None,
         after_bytes: int | None = None,
     ) -> dict[str, Any]:
         """Let something go wrong, see ``Fault``; returned is its entry in the list of faults."""
-        order = {"operation": operation, "kind": kind, "nth": nth, "count": count, "match": match}
         fault = Fault.from_json(
-            order | {"retry_delay_s": retry_delay_s, "after_bytes": after_bytes}
+            {
+                "operation": operation,
+                "kind": kind,
+                "nth": nth,
+                "count": count,
+                "match": match,
+                "share": share,
+                "seed": seed,
+                "for_s": for_s,
+                "retry_delay_s": retry_delay_s,
+                "stall_s": stall_s,
+                "after_bytes": after_bytes,
+            }
         )
         return self._ask(lambda engine: engine.faults.order(fault))
 
+    def order_mix(
+        self,
+        share: float,
+        seed: int = 0,
+        *,
+        kinds: Collection[FaultKind | str] = (),
+        operations: Collection[Operation | str] = (),
+        nth: int = 1,
+        count: int | None = None,
+        match: str | None = None,
+        for_s: float | None = None,
+        retry_delay_s: float | None = None,
+        stall_s: float | None = None,
+    ) -> dict[str, Any]:
+        """Let a share of all replies go wrong in all ways, see ``FaultMix``; returned as above."""
+        mix = FaultMix.from_json(
+            {
+                "share": share,
+                "seed": seed,
+                "kinds": kinds,
+                "operations": operations,
+                "nth": nth,
+                "count": count,
+                "match": match,
+                "for_s": for_s,
+                "retry_delay_s": retry_delay_s,
+                "stall_s": stall_s,
+            }
+        )
+        return self._ask(lambda engine: engine.faults.order(mix))
+
+    def order_outage(
+        self,
+        for_s: float | None = None,
+        *,
+        operations: Collection[Operation | str] = (Operation.GET, Operation.LIST),
+        kind: FaultKind | str = FaultKind.INTERNAL,
+    ) -> dict[str, Any]:
+        """Let operations fail for so long on the server's clock, or until ``end_fault``."""
+        return self.order_mix(1.0, kinds=(kind,), operations=operations, for_s=for_s)
+
     def faults(self) -> list[dict[str, Any]]:
-        """The faults on order, with ``seen`` and ``applied``."""
+        """The orders, with what they have ``seen`` and how often each was ``applied``."""
         return self._ask(lambda engine: engine.faults.json())
+
+    def end_fault(self, order_id: int) -> dict[str, Any] | None:
+        """Take one order back; returned is how far it came, None if there is none of that id."""
+        return self._ask(lambda engine: engine.faults.end(order_id))
 
     def clear_faults(self) -> None:
         """Nothing goes wrong any more."""
@@ -144,7 +206,7 @@ class LocalGemini:
         return self._ask(add)
 
     def reset(self) -> None:
-        """Forget files, sessions, faults and counters; the clock stays where it is."""
+        """Forget files, sessions, faults, quotas used and counters; the clock stays as it is."""
         self._ask(lambda engine: engine.reset())
 
     def _ask(self, question: Callable[[Engine], _Result]) -> _Result:

@@ -69,9 +69,14 @@ class FileMetadata:
         """What a fault may be aimed at."""
         return tuple(label for label in (self.name, self.display_name) if label)
 
+    @property
+    def named(self) -> bool:
+        """Has the caller chosen a name?"""
+        return self.name not in (None, "", "files/")
+
     def chosen_id(self, max_chars: int = MAX_ID_CHARS) -> str | None:
         """The id the caller chose, None if the service is to make one; 400 if it is not allowed."""
-        if not self.name or self.name == "files/":
+        if self.name is None or not self.named:
             return None
         prefix, _, file_id = self.name.partition("/")
         if prefix != "files":

@@ -24,11 +24,20 @@ import re
 from starlette.requests import Request
 from starlette.responses import Response
 
-from provider_uploads.emulator.calls import Call, Handler, RawHeaders, json_reply
+from provider_uploads.emulator.calls import Call, Handler
 from provider_uploads.emulator.errors import ApiError, gone, invalid_argument
-from provider_uploads.emulator.intake import check_complete, final_reply, take_bytes, too_large
+from provider_uploads.emulator.intake import (
+    check_complete,
+    disturbed,
+    ends_early,
+    final_reply,
+    take_bytes,
+    too_large,
+)
 from provider_uploads.emulator.metadata import FileMetadata
+from provider_uploads.emulator.occasions import Trait
 from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.replies import RawHeaders, json_reply
 from provider_uploads.emulator.sessions import SessionState, UploadSession
 from provider_uploads.emulator.stored_file import StoredFile
 
@@ -50,7 +59,7 @@ def resumable_handler(request: Request) -> tuple[Operation, Handler] | None:
 async def _start(call: Call) -> Response:
     owner = call.owner()
     metadata = FileMetadata.from_start(await call.json(), call.request.headers)
-    call.meet_faults(metadata.labels)
+    await call.meet_faults(metadata.labels)
     max_file_bytes = call.engine.config.max_file_bytes
     if metadata.declared_bytes is not None and metadata.declared_bytes > max_file_bytes:
         raise too_large(max_file_bytes)
@@ -73,18 +82,33 @@ async def _start(call: Call) -> Response:
 
 async def _upload(call: Call) -> Response:
     session = _session(call)
-    fault = call.meet_faults(session.metadata.labels)
+    call.brings_bytes_for(session)
     commands = upload_commands(call.request)
+    await call.meet_faults(session.metadata.labels, _traits(call, session, commands))
     async with session.turn(call.hang_up):
         if session.state is not SessionState.ACTIVE:
             return await _finished(call, session)
-        _check_chunk(call, session, commands)
-        stop_after_bytes = None if fault is None else fault.after_bytes
-        await take_bytes(session, call.blocks(), _most_bytes(call, session), stop_after_bytes)
-        if "finalize" not in commands:
-            return json_reply({}, headers=_active(call, session))
-        check_complete(session)  # if not, the client may query and send what is missing
-        return final_reply(call, call.engine.finish_session(session))
+        session.leave_hole(_check_chunk(call, session, commands))
+        blocks = disturbed(call, session, call.blocks())
+        await take_bytes(session, blocks, _most_bytes(call, session))
+        if not ends_early(call):
+            if "finalize" not in commands:
+                return json_reply({}, headers=_active(call, session))
+            check_complete(session)  # if not, the client may query and send what is missing
+        return final_reply(call, call.finish(session))
+
+
+def _traits(call: Call, session: UploadSession, commands: frozenset[str]) -> Trait:
+    if session.state is not SessionState.ACTIVE:
+        return Trait.NONE
+    traits = Trait.SESSION
+    if "upload" in commands and call.content_length != 0:
+        traits |= Trait.BYTES
+    if "finalize" in commands:
+        traits |= Trait.FINISHES
+    if session.metadata.named:
+        traits |= Trait.NAMED
+    return traits
 
 
 async def _finished(call: Call, session: UploadSession) -> Response:
@@ -94,7 +118,9 @@ async def _finished(call: Call, session: UploadSession) -> Response:
     """
     file = _result(session)
     offset = _offset_header(call)
-    length_bytes = await call.drain()
+    length_bytes = 0
+    async for block in disturbed(call, session, call.blocks()):
+        length_bytes += len(block)
     repeated = offset is None or offset + length_bytes == file.size_bytes
     if "finalize" in upload_commands(call.request) and repeated:
         return final_reply(call, file)
@@ -103,7 +129,7 @@ async def _finished(call: Call, session: UploadSession) -> Response:
 
 async def _query(call: Call) -> Response:
     session = _session(call)
-    call.meet_faults(session.metadata.labels)
+    await call.meet_faults(session.metadata.labels)
     # A request sent before this one may still wait unread on a new connection: let it have its
     # turn first, or the offset named here would be outdated at once.
     for _ in range(_ROUNDS_TO_ACCEPT):
@@ -116,7 +142,7 @@ async def _query(call: Call) -> Response:
 
 async def _cancel(call: Call) -> Response:
     session = _session(call)
-    call.meet_faults(session.metadata.labels)
+    await call.meet_faults(session.metadata.labels)
     async with session.turn(call.hang_up, at_once=True):
         if session.state is SessionState.FINAL:
             raise invalid_argument("The upload has already been finalized.").final()
@@ -126,9 +152,10 @@ async def _cancel(call: Call) -> Response:
         return json_reply({}, headers=[(b"X-Goog-Upload-Status", b"cancelled")])
 
 
-def _check_chunk(call: Call, session: UploadSession, commands: frozenset[str]) -> None:
-    """Refuse what can be refused before any byte is taken.
+def _check_chunk(call: Call, session: UploadSession, commands: frozenset[str]) -> int:
+    """Refuse what can be refused before any byte is taken; returned is where to go on.
 
+    That is where the session stands, or further on where bytes were lost as ordered.
     The refusals say ``final`` though the session lives on: google-genai takes an error with
     ``active`` for success and would run on, leaving a hole.
     """
@@ -136,13 +163,16 @@ def _check_chunk(call: Call, session: UploadSession, commands: frozenset[str]) -
     offset = _offset_header(call)
     if offset is None and "upload" in commands:
         raise invalid_argument("X-Goog-Upload-Offset: is missing.").final(received_bytes)
-    if offset is not None and offset != received_bytes:
+    goes_on_at = received_bytes
+    if offset is not None and received_bytes < offset <= session.lost_until:
+        goes_on_at = offset
+    if offset is not None and offset != goes_on_at:
         raise invalid_argument(
             f"X-Goog-Upload-Offset: is {offset}, but {received_bytes} bytes have arrived."
         ).final(received_bytes)
     length_bytes = call.content_length
     if length_bytes is None:
-        return
+        return goes_on_at
     if length_bytes and "upload" not in commands:
         raise invalid_argument("finalize without upload has no body.").final(received_bytes)
     granularity_bytes = call.engine.config.chunk_granularity_bytes
@@ -152,12 +182,15 @@ def _check_chunk(call: Call, session: UploadSession, commands: frozenset[str]) -
             f"this has {length_bytes}."
         ).final(received_bytes)
     most_bytes = _most_bytes(call, session)
-    if received_bytes + length_bytes > most_bytes:
+    if goes_on_at + length_bytes > most_bytes:
         raise too_large(most_bytes).final(received_bytes)
+    return goes_on_at
 
 
 def _session(call: Call) -> UploadSession:
-    return call.engine.sessions.get(call.request.query_params["upload_id"])
+    session = call.engine.sessions.get(call.request.query_params["upload_id"])
+    call.project = session.owner
+    return session
 
 
 def _result(session: UploadSession) -> StoredFile:

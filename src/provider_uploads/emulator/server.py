@@ -16,7 +16,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from provider_uploads.emulator.app import app_for
-from provider_uploads.emulator.calls import HANG_UP
+from provider_uploads.emulator.calls import CLOSED, HANG_UP
 from provider_uploads.emulator.config import EmulatorConfig
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import PortInUseError
@@ -36,6 +36,8 @@ _LINGER_RESET = struct.pack("ii", 1, 0)
 class _Connection(H11Protocol):
     """Lends its requests a way to hang up, and hangs up itself when the server stops."""
 
+    closed: asyncio.Event
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         transport.max_size = _READ_BYTES  # type: ignore[attr-defined]
@@ -43,7 +45,12 @@ class _Connection(H11Protocol):
         # it every answer waits 40 ms for the client's delayed acknowledgement.
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.app_state = {**self.app_state, HANG_UP: self.hang_up}
+        self.closed = asyncio.Event()
+        self.app_state = {**self.app_state, HANG_UP: self.hang_up, CLOSED: self.closed}
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed.set()
+        super().connection_lost(exc)
 
     def hang_up(self) -> None:
         sock = self.transport.get_extra_info("socket")

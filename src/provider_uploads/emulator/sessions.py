@@ -24,6 +24,8 @@ LIFETIME_NS = 7 * 24 * 3600 * SECOND_NS
 # A request that has sent nothing for this long loses its session to a newer request.
 SILENCE_S = 1.0
 
+_ZEROS_BYTES = 1024 * 1024
+
 HangUp = Callable[[], None]
 
 
@@ -53,6 +55,8 @@ class UploadSession:
         self.state = SessionState.ACTIVE
         self.outcome: StoredFile | ApiError | None = None
         self.received_bytes = 0
+        # So far a hole may be left, where bytes were thrown away as ordered.
+        self.lost_until = 0
         self._hash = hashlib.sha256()
         self._lock = asyncio.Lock()
         self._hang_up: HangUp | None = None
@@ -94,6 +98,14 @@ class UploadSession:
     def writer(self) -> _Writer:
         """Open the file on disk to append to it."""
         return _Writer(self)
+
+    def leave_hole(self, offset: int) -> None:
+        """Go on at ``offset``: zeros stand for what is missing until there."""
+        if offset == self.received_bytes:
+            return
+        with self.writer() as writer:
+            while missing_bytes := offset - self.received_bytes:
+                writer.write(bytes(min(missing_bytes, _ZEROS_BYTES)))
 
     def finish(self, outcome: StoredFile | ApiError) -> None:
         """The session is over: from now on every request is answered with ``outcome``."""

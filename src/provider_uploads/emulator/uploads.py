@@ -7,10 +7,11 @@ import contextlib
 from starlette.requests import Request
 from starlette.responses import Response
 
-from provider_uploads.emulator.calls import Call, Handler, answer, error_reply
+from provider_uploads.emulator.calls import Call, Handler, answer
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import ClientGoneError, invalid_argument
 from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.replies import error_reply
 from provider_uploads.emulator.resumable import resumable_handler
 from provider_uploads.emulator.whole_files import take_multipart, take_raw
 

@@ -25,10 +25,17 @@ from starlette.responses import Response
 
 from provider_uploads.emulator.calls import Call
 from provider_uploads.emulator.errors import invalid_argument
-from provider_uploads.emulator.faults import Fault
-from provider_uploads.emulator.intake import check_complete, final_reply, take_bytes, too_large
+from provider_uploads.emulator.intake import (
+    check_complete,
+    disturbed,
+    ends_early,
+    final_reply,
+    take_bytes,
+    too_large,
+)
 from provider_uploads.emulator.metadata import FileMetadata
 from provider_uploads.emulator.multipart import Parts, boundary_of
+from provider_uploads.emulator.occasions import Trait
 
 _MAX_METADATA_BYTES = 1024 * 1024
 
@@ -37,12 +44,12 @@ async def take_raw(call: Call) -> Response:
     """Make a file of the body; all that is known of it is its type."""
     owner = call.owner()
     metadata = FileMetadata.from_raw(call.request.headers)
-    fault = call.meet_faults(metadata.labels)
+    await _meet_faults(call, metadata)
     length_bytes = call.content_length or 0
     if length_bytes > call.engine.config.max_file_bytes:
         raise too_large(call.engine.config.max_file_bytes).final()
     call.engine.check_room(owner, length_bytes)
-    return await _take(call, owner, metadata, call.blocks(), fault)
+    return await _take(call, owner, metadata, call.blocks())
 
 
 async def take_multipart(call: Call) -> Response:
@@ -54,8 +61,17 @@ async def take_multipart(call: Call) -> Response:
     content_type = (await parts.next_part()).content_type
     typed = {"x-goog-upload-header-content-type": content_type} if content_type else {}
     metadata = FileMetadata.from_start(description, typed)
-    fault = call.meet_faults(metadata.labels)
-    return await _take(call, owner, metadata, parts.last_body(), fault)
+    await _meet_faults(call, metadata)
+    return await _take(call, owner, metadata, parts.last_body())
+
+
+async def _meet_faults(call: Call, metadata: FileMetadata) -> None:
+    traits = Trait.FINISHES
+    if call.content_length != 0:
+        traits |= Trait.BYTES
+    if metadata.named:
+        traits |= Trait.NAMED
+    await call.meet_faults(metadata.labels, traits)
 
 
 async def _json_part(parts: Parts) -> Any:
@@ -74,15 +90,13 @@ async def _json_part(parts: Parts) -> Any:
 
 
 async def _take(
-    call: Call,
-    owner: str,
-    metadata: FileMetadata,
-    blocks: AsyncIterator[bytes],
-    fault: Fault | None,
+    call: Call, owner: str, metadata: FileMetadata, blocks: AsyncIterator[bytes]
 ) -> Response:
-    stop_after_bytes = None if fault is None else fault.after_bytes
     with call.engine.temporary_session(owner, metadata) as session:
+        call.brings_bytes_for(session)
         async with session.turn(call.hang_up):
-            await take_bytes(session, blocks, call.engine.config.max_file_bytes, stop_after_bytes)
-            check_complete(session)
-            return final_reply(call, call.engine.finish_session(session))
+            blocks = disturbed(call, session, blocks)
+            await take_bytes(session, blocks, call.engine.config.max_file_bytes)
+            if not ends_early(call):
+                check_complete(session)
+            return final_reply(call, call.finish(session))

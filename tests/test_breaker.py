@@ -1,0 +1,132 @@
+"""The breaker: closed, open with one probe at a time, closed by one success."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from provider_uploads import Stage, UploadQueue
+from provider_uploads.backoff import Backoff
+from provider_uploads.breaker import Breaker, Permit
+from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
+from provider_uploads.ledger import Ledger
+from tests.conftest import KEY
+from tests.nodes import wait_until
+
+GO = Permit(wait_s=0.0, troubled=False, probe=False)
+
+
+@pytest.fixture
+def breaker(ledger: Ledger) -> Breaker:
+    return Breaker(ledger, failures=3, probes=Backoff(0.2, 2.0, 0.4))
+
+
+def opened(breaker: Breaker) -> None:
+    assert [breaker.failed("default", breaker.ask("default")) for _ in range(3)] == [
+        False,
+        False,
+        True,
+    ]
+
+
+def test_closed_costs_one_round_trip_and_writes_nothing(breaker: Breaker, redis_url: str) -> None:
+    assert breaker.ask("default") == GO
+    breaker.worked("default", GO)
+    with redis.Redis.from_url(redis_url) as client:
+        assert client.keys("*") == []
+
+
+def test_a_success_between_failures_starts_the_count_again(breaker: Breaker) -> None:
+    for _ in range(4):
+        breaker.failed("default", breaker.ask("default"))
+        breaker.failed("default", breaker.ask("default"))
+        permit = breaker.ask("default")
+        assert (permit.wait_s, permit.troubled) == (0.0, True)
+        breaker.worked("default", permit)
+
+
+def test_open_lets_one_probe_at_a_time_through(breaker: Breaker) -> None:
+    opened(breaker)
+    assert 0 < breaker.ask("default").wait_s <= 0.2
+    assert breaker.ask("other") == GO
+    wait_until(lambda: breaker.ask("default").probe, "the first probe", 2)
+    start, said = threading.Barrier(8), list[Permit]()
+
+    def ask() -> None:
+        start.wait()
+        said.append(breaker.ask("default"))
+
+    threads = [threading.Thread(target=ask) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not any(permit.probe for permit in said)
+    assert all(permit.wait_s > 0 for permit in said)
+
+
+def test_probes_come_at_growing_intervals(breaker: Breaker) -> None:
+    opened(breaker)
+    wait_until(lambda: breaker.ask("default").probe, "the first probe", 2)
+    assert breaker.failed("default", Permit(0.0, troubled=True, probe=True))
+    assert 0.2 < breaker.ask("default").wait_s <= 0.4
+    # Those who asked before it opened say nothing new.
+    before = breaker.ask("default").wait_s
+    assert breaker.failed("default", Permit(0.0, troubled=True, probe=False))
+    assert breaker.ask("default").wait_s <= before
+
+
+def test_a_probe_that_works_closes_it(breaker: Breaker) -> None:
+    opened(breaker)
+    permit = wait_until(lambda: (p := breaker.ask("default")).probe and p, "the probe", 2)
+    assert isinstance(permit, Permit)
+    breaker.worked("default", permit)
+    assert breaker.ask("default") == GO
+
+
+class TestOutage:
+    """A public outage: everything about files answers 500, for longer than all tries."""
+
+    @pytest.fixture
+    def gemini_config(self) -> EmulatorConfig:
+        return EmulatorConfig(processing_s=0.2, api_keys=frozenset({KEY}))
+
+    @pytest.fixture
+    def policy(self) -> dict[str, str]:
+        return {
+            "PROVIDER_UPLOADS_UPLOAD_TRIES": "3",
+            "PROVIDER_UPLOADS_BREAKER_FAILURES": "2",
+            "PROVIDER_UPLOADS_BREAKER_PROBE_FIRST_S": "0.3",
+            "PROVIDER_UPLOADS_BREAKER_PROBE_MAX_S": "0.3",
+        }
+
+    def test_nothing_fails_for_good_and_nobody_hammers(
+        self, queue: UploadQueue, gemini: LocalGemini, make_file: Callable[..., Path]
+    ) -> None:
+        every = (Operation.START, Operation.UPLOAD, Operation.QUERY, Operation.GET)
+        outage = gemini.order_outage(operations=every, kind=FaultKind.UNAVAILABLE)
+        options: dict[str, Any] = {"poll_s": 0.1, "jitter_s": 0}
+        tickets = [queue.submit(make_file(f"{n}.mp4"), **options) for n in range(12)]
+
+        def starts() -> int:
+            return int(gemini.counters()["operations"]["start"]["requests"])
+
+        def said() -> bool:
+            notes = [status.note or "" for status in queue.statuses(tickets)]
+            return all("Files service of profile 'default' is down" in note for note in notes)
+
+        # All begin together; then it is open, and there is a probe every 0.3 s.
+        wait_until(said, "everybody to know")
+        begun, before = time.monotonic(), starts()
+        wait_until(lambda: starts() >= before + 4, "some probes", 20)
+        assert time.monotonic() - begun > 0.8
+        assert {status.stage for status in queue.statuses(tickets)} == {Stage.QUEUED}
+        gemini.end_fault(outage["id"])
+        assert {queue.result(ticket, timeout_s=30).state for ticket in tickets} == {"ACTIVE"}
+        assert len(gemini.files()) == 12
