@@ -17,7 +17,9 @@ from kombu.exceptions import OperationalError
 from provider_uploads.errors import ProviderUploadsError, QueueUnavailableError, UnexpectedError
 from provider_uploads.gemini import Gemini
 from provider_uploads.ledger import Ledger
+from provider_uploads.records import UploadRequest
 from provider_uploads.settings import settings
+from provider_uploads.staging import staging_at
 from tasks import canvases
 
 log = get_task_logger(__name__)
@@ -25,6 +27,12 @@ log = get_task_logger(__name__)
 #: Set when the worker was told to stop: transfers end at their next block.
 stopping = threading.Event()
 
+
+#: Whoever speaks HTTP in a worker, for the provider or for a source.
+_CLIENTS = (
+    *("httpx2", "httpcore2", "httpx", "httpcore", "aiohttp", "urllib3", "asyncio"),
+    *("fsspec", "s3fs", "aiobotocore", "botocore", "gcsfs", "google"),
+)
 
 # The first tasks of a worker begin together; its connections are made once all the same.
 _making = threading.RLock()
@@ -37,8 +45,8 @@ def _stop(**_: Any) -> None:
 
 @after_setup_logger.connect
 def _keep_urls_out_of_the_log(**_: Any) -> None:
-    """The HTTP client logs every URL, and an upload session's URL is a credential."""
-    for name in ("httpx2", "httpcore2", "httpx", "httpcore"):
+    """HTTP clients log URLs and headers; an upload session's URL is a credential."""
+    for name in _CLIENTS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -96,5 +104,20 @@ def _end(ticket: str, error: ProviderUploadsError) -> None:
     the worker then subscribes to, and a stopping worker waits 20 s for that subscription.
     """
     ledger().failed(ticket, error)
+    if ledger().staged(ticket):
+        _unstage(ticket)
     if ledger().left_behind(ticket):
         canvases.clean_up(ticket).apply_async()
+
+
+def unstage(request: UploadRequest) -> None:
+    """Remove the staged copy of a source that the provider has, or that nobody wants any more."""
+    if request.staged:
+        _unstage(request.upload_id)
+
+
+def _unstage(ticket: str) -> None:
+    try:
+        staging_at(settings().staging).remove(ticket)
+    except ProviderUploadsError as error:
+        log.warning("%s: its staged copy could not be removed: %s", ticket, error)

@@ -18,11 +18,11 @@ from provider_uploads.errors import (
 from provider_uploads.records import Stage, UploadRequest
 from provider_uploads.rows import Row, Verdict
 from provider_uploads.settings import settings
-from provider_uploads.sources import open_source
+from provider_uploads.sources import Reach, open_source
 from provider_uploads.transfer import Interrupted, transfer
 from tasks import canvases
 from tasks.celery import app
-from tasks.context import gemini, ledger, log, recorded, stopping
+from tasks.context import gemini, ledger, log, recorded, stopping, unstage
 from tasks.waiting import come_back, leave_for_newer, try_again
 
 
@@ -51,6 +51,7 @@ def upload(self: Task[Any, Any], payload: dict[str, Any]) -> dict[str, Any]:
                     try_again(self, row, error)
             elif row.claim_upload() is Verdict.STALE:
                 raise Ignore
+        unstage(request)
         return _answer(self, row)
 
 
@@ -65,13 +66,12 @@ def _row(request: UploadRequest) -> Row:
 
 def _send(row: Row, lease: Any) -> Row:
     """Bring the bytes over and write down what the provider says of them."""
-    request = row.request
-    with open_source(request.source, settings().readable_roots) as source:
+    with open_source(row.location, Reach.of(settings())) as source:
         row, file = transfer(
             ledger(),
             gemini(),
             row,
-            source.unchanged(request.size_bytes),
+            source.unchanged(row.expected_bytes),
             lease=lease,
             stopping=stopping.is_set,
             progress_every_s=policy.progress_every_s,

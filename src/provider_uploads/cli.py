@@ -51,7 +51,7 @@ def cli() -> None:
 
 
 @cli.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, metavar="PATH|URL...")
 @click.option("--wait", is_flag=True, help="Show progress until every file has ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file, a line each.")
 @click.option("--display-name", help="Name to show at the provider (one file only).")
@@ -91,7 +91,7 @@ def cli() -> None:
     "--keep-on-timeout", is_flag=True, help="Leave a file that timed out or failed at the provider."
 )
 def upload(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     wait: bool,
     as_json: bool,
     display_name: str | None,
@@ -99,7 +99,10 @@ def upload(
     keep_on_timeout: bool,
     **patience: float,
 ) -> None:
-    """Queue files and print their tickets; with --wait, follow them to ACTIVE."""
+    """Queue files and print their tickets; with --wait, follow them to ACTIVE.
+
+    s3://, gs:// and https:// URLs are read by the worker, if it has them switched on.
+    """
     if display_name is not None and len(paths) > 1:
         raise InvalidRequestError("display_name", repr(display_name), "names one file, not many")
     with UploadQueue() as queue:

@@ -17,12 +17,19 @@ from redis.exceptions import RedisError
 
 from provider_uploads import contract
 from provider_uploads.backoff import Backoff
-from provider_uploads.errors import InvalidRequestError, QueueUnavailableError, ResultTimeoutError
-from provider_uploads.intake import request_for
+from provider_uploads.errors import (
+    InvalidRequestError,
+    ProviderUploadsError,
+    QueueUnavailableError,
+    ResultTimeoutError,
+)
+from provider_uploads.intake import request_for, staged_request
 from provider_uploads.ledger import Ledger
-from provider_uploads.records import Stage, UploadResult, UploadStatus
+from provider_uploads.locations import credential
+from provider_uploads.records import Stage, UploadRequest, UploadResult, UploadStatus
 from provider_uploads.settings import redis_url as checked_url
 from provider_uploads.settings import settings, without_secrets
+from provider_uploads.staging import Readable, staging_at
 
 #: Between two looks at the ledger while waiting for a result: soon at first, then twice a second.
 _ASK_AGAIN = Backoff(0.02, 1.5, 0.5)
@@ -77,12 +84,13 @@ class UploadQueue:
         jitter_s: float = 0.2,
         cleanup_on_timeout: bool = True,
     ) -> str:
-        """Queue one file and return its ticket.
+        """Queue one file, by its path or its s3://, gs:// or https:// URL; return its ticket.
 
         ``timeout_s`` runs from the moment the provider has all bytes; looks come after ``poll_s``
         seconds, then ``backoff_factor`` times later each, at most ``max_poll_s`` apart (None: no
         cap), ±``jitter_s``. Raises a SourceError or an InvalidRequestError before anything is
-        queued. Each call is an upload of its own, also of the same file.
+        queued. Each call is an upload of its own, also of the same file. A URL is not asked for
+        here: whether it is there, and may be read, the worker finds out.
         """
         request = request_for(
             path,
@@ -97,9 +105,48 @@ class UploadQueue:
             },
             cleanup_on_timeout,
         )
-        self._ledger.open([request])
-        with self._publishing([request.upload_id]) as publish:
-            contract.upload_signature(self._app, request).apply_async(**publish)
+        self._send(request, credential(os.fspath(path)))
+        return request.upload_id
+
+    def submit_stream(
+        self,
+        fileobj: Readable,
+        *,
+        filename: str,
+        display_name: str | None = None,
+        mime_type: str | None = None,
+        timeout_s: float = 120.0,
+        poll_s: float = 2.0,
+        max_poll_s: float | None = 10.0,
+        backoff_factor: float = 1.5,
+        jitter_s: float = 0.2,
+        cleanup_on_timeout: bool = True,
+    ) -> str:
+        """Copy a binary stream to ``PROVIDER_UPLOADS_STAGING``, queue the copy, return the ticket.
+
+        Read from where it stands to its end, a block at a time; not closed. Of ``filename`` only
+        the last component counts. The other options are those of ``submit``. The worker removes
+        the copy when the provider has it, or the upload has ended otherwise; whatever is raised
+        here, nothing stays. Raises ConfigurationError without a staging place,
+        SourceTooLargeError, SourceUnavailableError when the place does not take the copy, or an
+        InvalidRequestError.
+        """
+        patience = {
+            "timeout_s": timeout_s,
+            "poll_s": poll_s,
+            "max_poll_s": max_poll_s,
+            "backoff_factor": backoff_factor,
+            "jitter_s": jitter_s,
+        }
+        request = staged_request(filename, display_name, mime_type, patience, cleanup_on_timeout)
+        staging = staging_at(settings().staging)
+        size_bytes = staging.put(request.upload_id, request.source, fileobj)
+        try:
+            self._send(request.model_copy(update={"size_bytes": size_bytes}))
+        except BaseException:
+            with suppress(ProviderUploadsError):  # the first error is the one to tell
+                staging.remove(request.upload_id)
+            raise
         return request.upload_id
 
     def submit_many(
@@ -114,9 +161,9 @@ class UploadQueue:
         jitter_s: float = 0.2,
         cleanup_on_timeout: bool = True,
     ) -> list[str]:
-        """Queue many files in one message and return their tickets, in order.
+        """Queue many files, by path or URL, in one message; return their tickets, in order.
 
-        All paths are checked first: one that is bad raises, and nothing is queued. The options
+        All are checked first: one that is bad raises, and nothing is queued. The options
         are those of ``submit`` and hold for every file; each keeps its own name.
         """
         patience = {
@@ -126,13 +173,16 @@ class UploadQueue:
             "backoff_factor": backoff_factor,
             "jitter_s": jitter_s,
         }
+        locations = [os.fspath(path) for path in paths]
         requests = [
-            request_for(path, None, mime_type, patience, cleanup_on_timeout) for path in paths
+            request_for(location, None, mime_type, patience, cleanup_on_timeout)
+            for location in locations
         ]
         if not requests:
             return []
         tickets = [request.upload_id for request in requests]
-        self._ledger.open(requests)
+        urls = zip(tickets, map(credential, locations), strict=True)
+        self._ledger.open(requests, {ticket: url for ticket, url in urls if url})
         payloads = [request.model_dump(mode="json") for request in requests]
         with self._publishing(tickets) as publish:
             self._app.send_task(
@@ -175,6 +225,12 @@ class UploadQueue:
             asked += 1
 
     # -- the way to the broker -----------------------------------------------------------------
+
+    def _send(self, request: UploadRequest, source_url: str | None = None) -> None:
+        ticket = request.upload_id
+        self._ledger.open([request], {ticket: source_url} if source_url else {})
+        with self._publishing([ticket]) as publish:
+            contract.upload_signature(self._app, request).apply_async(**publish)
 
     @contextmanager
     def _publishing(self, tickets: list[str]) -> Iterator[dict[str, Any]]:

@@ -62,6 +62,7 @@ def transfer(
     a TransientError where another attempt may succeed (the book says how it must begin);
     a PermanentError otherwise.
     """
+    row = row.model_copy(update={"size_bytes": source.size_bytes})
     told_at = time.monotonic()
 
     def watch(sent_bytes: int) -> None:
@@ -81,7 +82,7 @@ def transfer(
     try:
         session_url, resume = row.session_url, True
         if session_url is None:
-            session_url, resume = _start(gemini, row), False
+            session_url, resume = _start(gemini, row, source.size_bytes), False
             moved = book.uploading(row, session_url)
             if moved is None:
                 gemini.sender.cancel(session_url)
@@ -99,13 +100,13 @@ def transfer(
     return row, file
 
 
-def _start(gemini: Gemini, row: Row) -> str:
+def _start(gemini: Gemini, row: Row, size_bytes: int) -> str:
     request = row.request
     return gemini.sender.start(
         name=row.name,
         display_name=request.display_name,
         mime_type=request.mime_type,
-        size_bytes=request.size_bytes,
+        size_bytes=size_bytes,
     )
 
 
