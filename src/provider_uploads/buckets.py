@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO, Final, cast
 
@@ -106,20 +106,25 @@ def open_object(files: Any, path: str, shown: str) -> Source:
         raise SourceTooLargeError(shown, version.size_bytes, MAX_FILE_BYTES)
     with asked(shown):
         opened = files.open(path, "rb", block_size=RANGE_BYTES, cache_type="readahead")
-    source = Source(shown, cast("BinaryIO", _Object(shown, opened)), version, look)
+    stream = _Object(shown, opened, version, look)
+    source = Source(shown, cast("BinaryIO", stream), version, look)
     try:
         return source.unchanged()
     except BaseException:
-        opened.close()
+        stream.close()
         raise
 
 
 class _Object(io.RawIOBase):
     """An fsspec file with this library's errors."""
 
-    def __init__(self, shown: str, opened: Any) -> None:
+    def __init__(
+        self, shown: str, opened: Any, version: Version, look: Callable[[], Version]
+    ) -> None:
         self._shown = shown
         self._opened = opened
+        self._version = version
+        self._look = look
 
     def readable(self) -> bool:
         return True
@@ -129,12 +134,12 @@ class _Object(io.RawIOBase):
         try:
             with asked(self._shown):
                 block = self._opened.read(len(view))
-        except SourceUnreadableError:
-            # Each range is asked for by ETag: what is refused halfway may have been replaced.
-            found = self._opened.fs.info(self._opened.path)
-            if found.get("ETag") != self._opened.details.get("ETag"):
-                size, now = self._opened.size, int(found["size"] or 0)
-                raise SourceChangedError(self._shown, size, now) from None
+        except (SourceUnreadableError, SourceUnavailableError):
+            # s3fs asks for each range by ETag: refused halfway, the object may have been replaced.
+            now = self._look()
+            if now != self._version:
+                size_bytes = self._version.size_bytes
+                raise SourceChangedError(self._shown, size_bytes, now.size_bytes) from None
             raise
         view[: len(block)] = block
         return len(block)

@@ -327,7 +327,7 @@ class SourceSchemeError(SourceError):
             "https": "is not switched on",
         }.get(self.scheme, "is not known here. Use a path, or s3://, gs:// or https://")
         if why == "is not switched on":
-            why += f". Add {self.scheme} to PROVIDER_UPLOADS_SOURCES where the worker runs"
+            why += ". Set PROVIDER_UPLOADS_SOURCES to a list with it where the worker runs"
         redirected = "" if self.path.lower().startswith(f"{self.scheme}:") else "it leads to "
         return f"{self.path} is not read: {redirected}{self.scheme}://, which {why}."
 

@@ -50,14 +50,16 @@ _TRANSIENT = frozenset({408, 425, 429})
 _IPV4_IN_LAST_BITS = tuple(map(IPv6Network, ("::ffff:0:0/96", "64:ff9b::/96")))
 #: All that is routed on the internet (RFC 4291); everything else is somebody's own.
 _UNICAST = IPv6Network("2000::/3")
-#: Public by its number, but each Azure machine's own agent.
-_NEVER = frozenset({IPv4Address("168.63.129.16")})
+#: Public by number, or so says some Python, but answered beside the worker: IETF assignments (the
+#: metadata service of Oracle's cloud), relays into IPv6, the agent of each machine at Azure.
+_NEVER = tuple(map(IPv4Network, ("192.0.0.0/24", "192.88.99.0/24", "168.63.129.16/32")))
 
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Whether an address is on the public internet, and so is any IPv4 address inside it."""
     if isinstance(address, IPv4Address):
-        return address.is_global and not address.is_multicast and address not in _NEVER
+        ours = any(address in network for network in _NEVER)
+        return address.is_global and not (address.is_multicast or ours)
     if any(address in network for network in _IPV4_IN_LAST_BITS):
         return is_public(IPv4Address(int(address) & 0xFFFFFFFF))
     if address.teredo is not None:
