@@ -32,6 +32,7 @@ task_routes = {
     contract.POLL: {"queue": contract.CONTROL_QUEUE},
     contract.DELETE: {"queue": contract.CONTROL_QUEUE},
     contract.INGEST: {"queue": contract.CONTROL_QUEUE},
+    contract.UNSTAGE: {"queue": contract.CONTROL_QUEUE},
 }
 
 # A message is done when its work is done: a worker that dies gives it back.

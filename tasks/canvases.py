@@ -33,6 +33,13 @@ def wait_until_active(request: UploadRequest) -> Signature[Any]:
     )
 
 
+def unstage(upload_id: str) -> Signature[Any]:
+    """Remove an upload's staged copy, in time."""
+    return app.signature(
+        contract.UNSTAGE, args=(upload_id,), immutable=True, queue=contract.CONTROL_QUEUE
+    )
+
+
 def clean_up(upload_id: str) -> Signature[Any]:
     """Delete what an ended upload left at the provider."""
     return app.signature(

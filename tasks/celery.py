@@ -36,7 +36,7 @@ _refuse_overrides()
 app = Celery(
     "provider_uploads",
     task_cls=RoadTask,
-    include=["tasks.ingest", "tasks.upload", "tasks.poll", "tasks.delete"],
+    include=["tasks.ingest", "tasks.upload", "tasks.poll", "tasks.delete", "tasks.unstage"],
 )
 app.config_from_object("config.celeryconfig")
 app.steps["consumer"].add(KeepAlive)

@@ -119,5 +119,6 @@ def unstage(request: UploadRequest) -> None:
 def _unstage(ticket: str) -> None:
     try:
         staging_at(settings().staging).remove(ticket)
-    except ProviderUploadsError as error:
-        log.warning("%s: its staged copy could not be removed: %s", ticket, error)
+    except ProviderUploadsError as error:  # no reason to fail an upload: it is tried apart
+        log.warning("%s: its staged copy is not removed yet: %s", ticket, error)
+        canvases.unstage(ticket).apply_async()

@@ -16,6 +16,7 @@ from provider_uploads.emulator import FaultKind, LocalGemini, Operation
 from provider_uploads.errors import (
     SourceAddressError,
     SourceChangedError,
+    SourceKindError,
     SourceNotFoundError,
     SourceSchemeError,
     UploadFailedError,
@@ -173,11 +174,14 @@ def test_staged_copies_are_gone_at_every_end(
     good, note = submit("../../etc/clip.mp4", display_name="a clip"), submit("note.txt")
     failed, stuck = submit("failed.mp4"), submit("stuck.mp4", timeout_s=0.5)
     changed, gone = submit("changed.mp4"), submit("gone.mp4")
+    stuck_there = submit("directory.mp4")
     status = queue.status(good)
     assert (status.source, status.size_bytes) == (f"staged://{good}/clip.mp4", len(CONTENT))
-    assert len(list(staging.iterdir())) == 6
+    assert len(list(staging.iterdir())) == 7
     (staging / changed).write_bytes(b"xyz")
     (staging / gone).unlink()
+    (staging / stuck_there).unlink()
+    (staging / stuck_there).mkdir()
     celery_setup.worker.kill("SIGCONT")
 
     result = queue.result(good, timeout_s=30)
@@ -189,10 +193,14 @@ def test_staged_copies_are_gone_at_every_end(
         (stuck, UploadInactiveError, Stage.TIMED_OUT),
         (changed, SourceChangedError, Stage.FAILED),
         (gone, SourceNotFoundError, Stage.FAILED),
+        (stuck_there, SourceKindError, Stage.FAILED),
     ):
         with pytest.raises(error):
             queue.result(ticket, timeout_s=30)
         assert queue.status(ticket).stage is stage
+    wait_until(lambda: contract.UNSTAGE in celery_setup.worker.logs(), "a second try")
+    (staging / stuck_there).rmdir()
+    (staging / stuck_there).write_bytes(b"x")
     wait_until(lambda: not list(staging.iterdir()), "the removals")
 
 

@@ -112,6 +112,17 @@ class TestOnlyThere:
         with pytest.raises(SourceNotFoundError):
             open_source(source, Reach(staging=str(tmp_path)))
 
+    @pytest.mark.parametrize("name", ["../secret", "secret", "", f"{ID}/..", ID + "\n"])
+    def test_no_other_name_is_written_or_removed(self, tmp_path: Path, name: str) -> None:
+        (tmp_path / "staging").mkdir()
+        (tmp_path / "secret").write_text("kept")
+        for folder in (tmp_path, tmp_path / "staging"):
+            with pytest.raises(InvalidRequestError):
+                staging_at(str(folder)).remove(name)
+            with pytest.raises(InvalidRequestError):
+                staging_at(str(folder)).put(name, "x", io.BytesIO(b"x"))
+        assert (tmp_path / "secret").read_text() == "kept"
+
     def test_a_link_out_of_it(self, tmp_path: Path) -> None:
         folder = tmp_path / "staging"
         folder.mkdir()

@@ -17,6 +17,7 @@ UPLOAD: Final = "provider_uploads.upload"
 POLL: Final = "provider_uploads.poll_until_active"
 DELETE: Final = "provider_uploads.delete_on_timeout"
 INGEST: Final = "provider_uploads.ingest"
+UNSTAGE: Final = "provider_uploads.remove_staged"
 
 #: Work that moves bytes and holds a slot for long.
 TRANSFER_QUEUE: Final = "transfer"

@@ -76,7 +76,12 @@ def staged(upload_id: str, name: str) -> str:
 def staged_id(location: str) -> str | None:
     """Return the upload id in a ``staged://`` URL; None when it holds none."""
     held = location.removeprefix(f"{STAGED}://").partition("/")[0]
-    return held if _UPLOAD_ID.fullmatch(held) else None
+    return held if is_upload_id(held) else None
+
+
+def is_upload_id(text: str) -> bool:
+    """Whether this can be an upload's id, and so the name of a staged copy."""
+    return _UPLOAD_ID.fullmatch(text) is not None
 
 
 def _https_problem(location: str) -> str | None:

@@ -75,6 +75,7 @@ class Staging:
         of the copy stays then.
         """
         size_bytes = 0
+        _check(upload_id)
         with self.place.reached(name):
             target = self.place.create(upload_id)
         try:
@@ -101,6 +102,7 @@ class Staging:
 
     def remove(self, upload_id: str) -> None:
         """Remove an upload's copy; gone is success. Raises SourceUnavailableError."""
+        _check(upload_id)
         with suppress(FileNotFoundError), self.place.reached(locations.staged(upload_id, "")):
             self.place.remove(upload_id)
 
@@ -181,6 +183,11 @@ class _Remote:
 
     def reached(self, shown: str) -> Any:
         return buckets.asked(shown)
+
+
+def _check(upload_id: str) -> None:
+    if not locations.is_upload_id(upload_id):
+        raise InvalidRequestError("upload_id", repr(upload_id), "is none, and no file name")
 
 
 def _blocks(stream: Readable) -> Iterator[bytes]:
