@@ -198,7 +198,7 @@ def test_staged_copies_are_gone_at_every_end(
         with pytest.raises(error):
             queue.result(ticket, timeout_s=30)
         assert queue.status(ticket).stage is stage
-    wait_until(lambda: contract.UNSTAGE in celery_setup.worker.logs(), "a second try")
+    wait_until(lambda: f"{contract.UNSTAGE}[" in celery_setup.worker.logs(), "a second try")
     (staging / stuck_there).rmdir()
     (staging / stuck_there).write_bytes(b"x")
     wait_until(lambda: not list(staging.iterdir()), "the removals")

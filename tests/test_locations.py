@@ -102,7 +102,7 @@ def test_the_client_s_own_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     settings.cache_clear()
     with pytest.raises(SourceSchemeError, match="Set PROVIDER_UPLOADS_SOURCES"):
         request_for("s3://b/k", None, None, {}, True)
-    assert request_for("gs://b/k", None, None, {}, True)
+    assert request_for("gs://b/k", None, None, {}, True).source == "gs://b/k"
 
 
 @pytest.mark.parametrize(
