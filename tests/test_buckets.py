@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
 import tracemalloc
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,7 @@ from provider_uploads.errors import (
 )
 from provider_uploads.sources import Reach, Source, open_source
 from tests.nodes import free_port
-from tests.origins import S3, Origin, plain
+from tests.origins import S3, Answer, Origin, plain, whole
 
 REACH = Reach(schemes=frozenset({"s3", "gs"}))
 CONTENT = random.Random(3).randbytes(3 * RANGE_BYTES + 17)
@@ -111,3 +113,36 @@ def test_no_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(SourceUnreadableError, match="no credentials"):
         open_source("s3://bucket/x.mp4", REACH)
+
+
+def google(content: bytes) -> Answer:
+    """Answer as Google Cloud Storage's JSON API does, for any object but those denied."""
+
+    def answer(to: BaseHTTPRequestHandler) -> None:
+        begin, _, end = (to.headers["Range"] or "bytes=0-").removeprefix("bytes=").partition("-")
+        about = {"name": "clip.mp4", "bucket": "bucket", "size": len(content), "generation": "1"}
+        if "denied" in to.path:
+            return plain(403)(to)
+        if "alt=media" not in to.path:
+            return whole(json.dumps(about).encode(), Content_Type="application/json")(to)
+        part = content[int(begin) : int(end) + 1]
+        to.send_response(206)
+        to.send_header("Content-Length", str(len(part)))
+        to.end_headers()
+        to.wfile.write(part)
+        return None
+
+    return answer
+
+
+def test_google_s_buckets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    with Origin(tmp_path, tls=False) as store:
+        store.always = google(CONTENT)
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", store.url)
+        with open_source("gs://bucket/clip.mp4", REACH) as source:
+            assert drain(source) == CONTENT
+            source.unchanged(len(CONTENT))
+        with pytest.raises(SourceUnreadableError, match="permission denied"):
+            open_source("gs://bucket/denied.mp4", REACH)

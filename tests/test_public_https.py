@@ -21,7 +21,8 @@ from provider_uploads.errors import (
     SourceUnavailableError,
     SourceUnreadableError,
 )
-from provider_uploads.public_https import MOST_REDIRECTS, is_allowed, is_public
+from provider_uploads.public_https import MOST_REDIRECTS
+from provider_uploads.public_network import is_allowed, is_public
 from provider_uploads.records import MAX_FILE_BYTES
 from provider_uploads.sources import Reach, Source, open_source
 from tests.nodes import free_port
