@@ -72,8 +72,8 @@ def test_names_and_types(url: str, name: str, mime_type: str) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("http://me:pw@h/p?secret", r"http://h/p is not read: http://, which is not encrypted"),
-        ("ftp://me:pw@h/p?secret", r"which is not known here\. Use a path, or s3://"),
+        ("http://me:pw@h/p?secret", r"http://h/p is not read: http:// is not encrypted"),
+        ("ftp://me:pw@h/p?secret", r"ftp:// is not known here\. Use a path, or s3://"),
         ("file:///etc/passwd", "not known here"),
         ("staged://" + "a" * 32 + "/x", "not known here"),
     ],

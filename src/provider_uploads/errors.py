@@ -320,16 +320,17 @@ class SourceSchemeError(SourceError):
         self.scheme = scheme
 
     def __str__(self) -> str:
-        why = {
-            "http": "is not encrypted, so anybody on the way could change it. Use https://",
-            "s3": "is not switched on",
-            "gs": "is not switched on",
-            "https": "is not switched on",
-        }.get(self.scheme, "is not known here. Use a path, or s3://, gs:// or https://")
-        if why == "is not switched on":
-            why += ". Set PROVIDER_UPLOADS_SOURCES to a list with it where the worker runs"
-        redirected = "" if self.path.lower().startswith(f"{self.scheme}:") else "it leads to "
-        return f"{self.path} is not read: {redirected}{self.scheme}://, which {why}."
+        own = self.path.lower().startswith(f"{self.scheme}:")
+        subject = f"{self.scheme}://" if own else f"it leads to {self.scheme}://, which"
+        why = "is not known here. Use a path, or s3://, gs:// or https://"
+        if self.scheme == "http":
+            why = "is not encrypted, so anybody on the way could change it. Use https://"
+        elif self.scheme in {"s3", "gs", "https"}:
+            why = (
+                f"is not switched on. Set PROVIDER_UPLOADS_SOURCES={self.scheme} where the worker "
+                "runs (several: s3,gs,https)"
+            )
+        return f"{self.path} is not read: {subject} {why}."
 
 
 class SourceAddressError(SourceError):
