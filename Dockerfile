@@ -9,7 +9,7 @@ RUN python -m venv --without-pip /opt/venv
 WORKDIR /build
 COPY pyproject.toml ./
 RUN mkdir -p src/provider_uploads && touch src/provider_uploads/__init__.py README.md LICENSE \
- && pip --python /opt/venv/bin/python install '.[google,emulator,flower]' \
+ && pip --python /opt/venv/bin/python install '.[google,emulator,flower,sources]' \
  && pip --python /opt/venv/bin/python uninstall --yes provider-uploads
 
 FROM dependencies AS wheel

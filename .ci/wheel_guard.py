@@ -29,5 +29,13 @@ print(f"{'bare' if bare else 'with extras'}: {len(missing)} modules need an extr
 assert bare or not missing, missing
 if bare:
     needing = {line.split(":")[0].split(".")[1] for line in missing}
-    assert needing == {"emulator", "gemini", "refusals", "resumable", "transfer"}, needing
+    assert needing == {
+        "emulator",
+        "gemini",
+        "public_https",
+        "public_network",
+        "refusals",
+        "resumable",
+        "transfer",
+    }, needing
     assert any("pip install 'provider-uploads[google]'" in line for line in missing), missing

@@ -33,6 +33,7 @@ task_routes = {
     contract.POLL: {"queue": contract.CONTROL_QUEUE},
     contract.DELETE: {"queue": contract.CONTROL_QUEUE},
     contract.INGEST: {"queue": contract.CONTROL_QUEUE},
+    contract.UNSTAGE: {"queue": contract.CONTROL_QUEUE},
     contract.SWEEP: {"queue": contract.CONTROL_QUEUE},
 }
 

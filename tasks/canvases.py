@@ -38,6 +38,13 @@ def ask(question_id: str) -> Signature[Any]:
     return contract.ask_signature(app, question_id)
 
 
+def unstage(upload_id: str) -> Signature[Any]:
+    """Remove an upload's staged copy, in time."""
+    return app.signature(
+        contract.UNSTAGE, args=(upload_id,), immutable=True, queue=contract.CONTROL_QUEUE
+    )
+
+
 def clean_up(upload_id: str) -> Signature[Any]:
     """Delete what an ended upload left at the provider."""
     return contract.delete_signature(app, upload_id)

@@ -43,6 +43,7 @@ app = Celery(
         "tasks.delete",
         "tasks.generate",
         "tasks.sweep",
+        "tasks.unstage",
     ],
 )
 app.config_from_object("config.celeryconfig")

@@ -28,7 +28,9 @@ from provider_uploads.errors import (
 from provider_uploads.gemini import Gemini
 from provider_uploads.ledger import Ledger
 from provider_uploads.questions import Questions
+from provider_uploads.records import UploadRequest
 from provider_uploads.settings import settings
+from provider_uploads.staging import staging_at
 from tasks import canvases
 
 log = get_task_logger(__name__)
@@ -36,6 +38,12 @@ log = get_task_logger(__name__)
 #: Set when the worker was told to stop: transfers end at their next block.
 stopping = threading.Event()
 
+
+#: Whoever speaks HTTP in a worker, for the provider or for a source.
+_CLIENTS = (
+    *("httpx2", "httpcore2", "httpx", "httpcore", "aiohttp", "urllib3", "asyncio"),
+    *("fsspec", "s3fs", "aiobotocore", "botocore", "gcsfs", "google"),
+)
 
 # The first tasks of a worker begin together; its connections are made once all the same.
 _making = threading.RLock()
@@ -48,8 +56,8 @@ def _stop(**_: Any) -> None:
 
 @after_setup_logger.connect
 def _keep_urls_out_of_the_log(**_: Any) -> None:
-    """The HTTP client logs every URL, and an upload session's URL is a credential."""
-    for name in ("httpx2", "httpcore2", "httpx", "httpcore"):
+    """HTTP clients log URLs and headers; an upload session's URL is a credential."""
+    for name in _CLIENTS:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
@@ -117,6 +125,8 @@ def end_upload(ticket: str, error: ProviderUploadsError) -> None:
     ledger().failed(ticket, error)
     if isinstance(error, UploadCancelledError):
         ledger().present_again(ticket)  # this worker may have finished it after the deletion
+    if ledger().staged(ticket):
+        _unstage(ticket)
     if ledger().left_behind(ticket):
         canvases.clean_up(ticket).apply_async()
 
@@ -144,3 +154,17 @@ def recorded(ticket: str, end: Callable[[str, ProviderUploadsError], None]) -> I
     except (QueueUnavailableError, OperationalError) as error:
         log.warning("%s goes back to the queue: %s", ticket, error)
         raise Reject(error, requeue=True) from error
+
+
+def unstage(request: UploadRequest) -> None:
+    """Remove the staged copy of a source that the provider has, or that nobody wants any more."""
+    if request.staged:
+        _unstage(request.upload_id)
+
+
+def _unstage(ticket: str) -> None:
+    try:
+        staging_at(settings().staging).remove(ticket)
+    except ProviderUploadsError as error:  # no reason to fail an upload: it is tried apart
+        log.warning("%s: its staged copy is not removed yet: %s", ticket, error)
+        canvases.unstage(ticket).apply_async()

@@ -6,23 +6,37 @@ from typing import Any
 
 from celery import Task
 from celery.exceptions import Ignore, Reject
+from google.auth.credentials import Credentials
 
 from config.policy import policy
 from provider_uploads import contract
+from provider_uploads.cloud import known_credentials
 from provider_uploads.errors import (
     NewerPayloadError,
     TransientError,
     UnknownTicketError,
     UploadFailedError,
 )
+from provider_uploads.gemini import Gemini
+from provider_uploads.locations import scheme_of
+from provider_uploads.provider import Operation
 from provider_uploads.records import Stage, UploadRequest
 from provider_uploads.rows import Row, Verdict
 from provider_uploads.settings import settings
-from provider_uploads.sources import open_source
+from provider_uploads.sources import Reach, check_scheme, open_source
 from provider_uploads.transfer import Ended, Interrupted, transfer
 from tasks import canvases
 from tasks.celery import app
-from tasks.context import end_upload, files_service, gemini, ledger, log, recorded, stopping
+from tasks.context import (
+    end_upload,
+    files_service,
+    gemini,
+    ledger,
+    log,
+    recorded,
+    stopping,
+    unstage,
+)
 from tasks.waiting import come_back, leave_for_newer, try_again
 
 
@@ -53,6 +67,7 @@ def upload(self: Task[Any, Any], payload: dict[str, Any]) -> dict[str, Any]:
                     try_again(self, row, error)
             elif row.claim_upload() is Verdict.STALE:
                 raise Ignore
+        unstage(request)
         return _answer(self, row)
 
 
@@ -67,20 +82,23 @@ def _row(request: UploadRequest) -> Row:
 
 def _send(row: Row, lease: Any) -> Row:
     """Bring the bytes over and write down what the provider says of them."""
-    request = row.request
-    with (
-        open_source(request.source, settings().readable_roots) as source,
-        files_service(request.profile),
-    ):
-        row, file = transfer(
-            ledger(),
-            gemini(request.profile),
-            row,
-            source.unchanged(request.size_bytes),
-            lease=lease,
-            stopping=stopping.is_set,
-            progress_every_s=policy.progress_every_s,
-        )
+    provider = gemini(row.request.profile)
+    reach = Reach.of(settings())
+    credentials = _for_registering(row, provider, reach)
+    if credentials is not None:
+        with files_service(row.request.profile):
+            (file,) = provider.register([row.location], credentials)
+    else:
+        with open_source(row.location, reach) as source, files_service(row.request.profile):
+            row, file = transfer(
+                ledger(),
+                provider,
+                row,
+                source.unchanged(row.expected_bytes),
+                lease=lease,
+                stopping=stopping.is_set,
+                progress_every_s=policy.progress_every_s,
+            )
     if file.state == Stage.FAILED:
         raise UploadFailedError(file.name, file.state, file.error)
     record = ledger().active if file.state == Stage.ACTIVE else ledger().processing
@@ -88,6 +106,14 @@ def _send(row: Row, lease: Any) -> Row:
     if moved is None:
         raise Ended
     return moved
+
+
+def _for_registering(row: Row, provider: Gemini, reach: Reach) -> Credentials | None:
+    """Return credentials if the source is in a bucket that the provider can read by itself."""
+    if scheme_of(row.location) != "gs" or Operation.REGISTER in provider.provider.cannot:
+        return None
+    check_scheme(row.location, "gs", reach.schemes)
+    return known_credentials()
 
 
 def _answer(task: Task[Any, Any], row: Row) -> dict[str, Any]:

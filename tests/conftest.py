@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import pytest
 from celery import Celery
 from pydantic import SecretStr
@@ -25,6 +27,7 @@ from provider_uploads.ledger import Ledger
 from provider_uploads.profiles import Profile
 from provider_uploads.settings import settings
 from tests.nodes import RedisProcess, WorkerProcess
+from tests.origins import S3, Origin
 
 KEY = "a-key-only-tests-know"
 
@@ -33,7 +36,9 @@ _REAL_KEY = os.environ.get("GEMINI_API_KEY")
 
 # A developer's own keys and settings must neither help a test nor be seen by one.
 for name in list(os.environ):
-    if name.startswith(("PROVIDER_UPLOADS_", "CELERY_", "GEMINI_", "GOOGLE_", "FLOWER_")):
+    if name.startswith(
+        ("PROVIDER_UPLOADS_", "CELERY_", "GEMINI_", "GOOGLE_", "FLOWER_", "AWS_", "SSL_")
+    ):
         del os.environ[name]
 os.environ["PROVIDER_UPLOADS_ENV_FILE"] = ""  # nor the .env in their checkout
 
@@ -237,3 +242,32 @@ def quick() -> dict[str, Any]:
 def profile_at(base_url: str, key: str = KEY, **fields: Any) -> Profile:
     """A profile for the server there."""
     return Profile(api_key=SecretStr(key), base_url=base_url, **fields)
+
+
+# -- where remote sources come from ----------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3]:
+    """One S3 server for all tests; each uses names of its own."""
+    with S3(tmp_path_factory.mktemp("s3")) as running:
+        yield running
+
+
+@pytest.fixture
+def s3(s3_server: S3, monkeypatch: pytest.MonkeyPatch) -> Iterator[S3]:
+    """The S3 server, as this process's own, whose clients are new to the environment."""
+    for name, value in s3_server.env.items():
+        monkeypatch.setenv(name, value)
+    clients = fsspec.get_filesystem_class("s3")
+    clients.clear_instance_cache()
+    yield s3_server
+    clients.clear_instance_cache()
+    gc.collect()  # one that nobody closed warns when it is collected, and warnings are errors
+
+
+@pytest.fixture
+def origin(tmp_path: Path) -> Iterator[Origin]:
+    """A local https server."""
+    with Origin(tmp_path) as running:
+        yield running

@@ -28,10 +28,12 @@ from provider_uploads.errors import (
     InvalidRequestError,
     ProviderUnavailableError,
     SourceKindError,
+    SourceSchemeError,
 )
 from provider_uploads.settings import settings
 from tests.conftest import KEY
 from tests.nodes import wait_until
+from tests.origins import Origin, plain, truncated, whole
 
 QUICK: dict[str, Any] = {"poll_s": 0.05, "max_poll_s": 0.1, "jitter_s": 0.0, "timeout_s": 10.0}
 
@@ -266,3 +268,23 @@ class TestCancelling:
 
         with pytest.raises(TimeoutError):
             asyncio.run(cancel_soon())
+
+
+def test_a_url_is_read_by_the_caller_itself(
+    gemini: LocalGemini, origin: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{origin.url}/clip.mp4?signature=secret"
+    with pytest.raises(SourceSchemeError, match="PROVIDER_UPLOADS_SOURCES") as caught:
+        upload_and_wait_active(url, **QUICK)
+    assert "secret" not in str(caught.value)
+    monkeypatch.setenv("PROVIDER_UPLOADS_SOURCES", "https")
+    monkeypatch.setenv("PROVIDER_UPLOADS_HTTPS_NETWORKS", "127.0.0.0/8")
+    monkeypatch.setenv("SSL_CERT_FILE", str(origin.ca_file))
+    settings.cache_clear()
+    content = bytes(700_000)
+    turns = iter([plain(503), truncated(content, 300_000), whole(content)])
+    origin.always = lambda to: next(turns)(to)
+    result = upload_and_wait_active(url, **QUICK)
+    assert result.sha256 == hashlib.sha256(content).hexdigest()
+    assert (result.display_name, result.mime_type) == ("clip.mp4", "video/mp4")
+    assert origin.requests[-1][0] == "/clip.mp4?signature=secret"

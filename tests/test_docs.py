@@ -19,6 +19,7 @@ import pytest
 from provider_uploads.samples import make_samples
 from provider_uploads.stack import Stack, StackOptions
 from tests.nodes import ROOT, free_port
+from tests.origins import S3, Origin, whole
 from tests.test_stack import ctrl_c_works
 
 README = (ROOT / "README.md").read_text()
@@ -77,11 +78,43 @@ def continues_a_cell(line: str) -> bool:
 
 
 @pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dict[str, str]]]:
+def remote(
+    tmp_path_factory: pytest.TempPathFactory, s3_server: S3
+) -> Iterator[tuple[Origin, dict[str, str]]]:
+    """Where the pages' URLs lead, and the variables that switch them on."""
+    folder = tmp_path_factory.mktemp("remote")
+    with Origin(folder) as origin:
+        yield (
+            origin,
+            {
+                **s3_server.env,
+                "SSL_CERT_FILE": str(origin.ca_file),
+                "PROVIDER_UPLOADS_SOURCES": "s3,https",
+                "PROVIDER_UPLOADS_HTTPS_NETWORKS": "127.0.0.0/8",
+                "PROVIDER_UPLOADS_STAGING": str(folder),
+                "REPORT_URL": f"{origin.url}/report.pdf?X-Signature=secret",
+            },
+        )
+
+
+@pytest.fixture(scope="module")
+def environment(
+    tmp_path_factory: pytest.TempPathFactory, remote: tuple[Origin, dict[str, str]], s3_server: S3
+) -> Iterator[tuple[Path, dict[str, str]]]:
     """A folder with a report.pdf, and the stack that the README tells to run."""
     folder = tmp_path_factory.mktemp("reader")
     (folder / "sample.mp3").write_bytes(b"ID3 is all that a name needs")
     report = next(p for p in make_samples(folder, video=False) if p.suffix == ".pdf")
+    origin, switched_on = remote
+    origin.always = whole(report.read_bytes())
+    s3_server.put("bucket/sunset.png", (folder / "sunset.png").read_bytes())
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in switched_on.items():
+            patch.setenv(name, value)
+        yield from _stack(folder, report)
+
+
+def _stack(folder: Path, report: Path) -> Iterator[tuple[Path, dict[str, str]]]:
     with Stack(StackOptions(redis_port=0, processing_s=1, roots=(folder.resolve(),))) as stack:
         scripts = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         env = {

@@ -77,7 +77,7 @@ def finish_at_provider(ledger: Ledger, gemini: LocalGemini, request: UploadReque
             name=row.name,
             display_name=request.display_name,
             mime_type=request.mime_type,
-            size_bytes=request.size_bytes,
+            size_bytes=source.size_bytes,
         )
         row = ledger.uploading(row, url) or row
         ledger.processing(row, provider.sender.send(url, source, name=row.name))

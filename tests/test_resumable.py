@@ -34,7 +34,7 @@ from provider_uploads.errors import (
     VerificationError,
 )
 from provider_uploads.resumable import BLOCK_BYTES, Answer, Sender, read_file, read_sha256, verify
-from provider_uploads.sources import Source, open_source
+from provider_uploads.sources import Source, Version, open_source
 from tests.conftest import KEY
 from tests.nodes import free_port, wait_until
 
@@ -763,13 +763,16 @@ class TestChangingSources:
 
     def test_cannot_be_read_any_more(self, sender_at: Callable[[str], Sender]) -> None:
         """``/proc/self/mem`` is a file whose first page nobody may read."""
+        version = Version(1000, 0)
         with (
             Path("/proc/self/mem").open("rb", buffering=0) as stream,
             Wire(upload=active(0)) as wire,
             pytest.raises(SourceUnreadableError, match="Input/output error"),
         ):
             sender_at(wire.url).send(
-                wire.session_url, Source("/proc/self/mem", stream, 1000, 0), name=NAME
+                wire.session_url,
+                Source("/proc/self/mem", stream, version, lambda: version),
+                name=NAME,
             )
 
 

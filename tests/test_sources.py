@@ -23,7 +23,7 @@ from provider_uploads.errors import (
     SourceUnreadableError,
 )
 from provider_uploads.records import MAX_FILE_BYTES
-from provider_uploads.sources import open_source
+from provider_uploads.sources import Reach, open_source
 from tests.nodes import wait_until
 
 MakeFile = Callable[..., Path]
@@ -32,6 +32,10 @@ MakeFile = Callable[..., Path]
 @pytest.fixture
 def root(make_file: MakeFile) -> Path:
     return make_file("inside.txt", 10).parent.resolve()
+
+
+def within(*roots: Path) -> Reach:
+    return Reach(roots)
 
 
 class TestRegularFiles:
@@ -51,7 +55,7 @@ class TestRegularFiles:
 
     def test_a_relative_path(self, make_file: MakeFile, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.chdir(make_file("a.txt", 5).parent)
-        with open_source("a.txt", [Path.cwd().resolve()]) as source:
+        with open_source("a.txt", within(Path.cwd().resolve())) as source:
             assert source.size_bytes == 5
 
     def test_a_link_to_one(self, make_file: MakeFile, tmp_path: Path) -> None:
@@ -150,7 +154,7 @@ class TestOtherThings:
 
 class TestRoots:
     def test_inside(self, root: Path) -> None:
-        with open_source(root / "inside.txt", [Path("/nowhere"), root]) as source:
+        with open_source(root / "inside.txt", within(Path("/nowhere"), root)) as source:
             assert source.size_bytes == 10
 
     @pytest.mark.parametrize(
@@ -163,7 +167,7 @@ class TestRoots:
         (root / "link").symlink_to(outside)
         (root / "up").symlink_to("..")
         with pytest.raises(SourceNotAllowedError) as caught:
-            open_source(root / path, [root])
+            open_source(root / path, within(root))
         assert caught.value.resolved == str(outside.resolve())
         assert caught.value.roots == str(root)
 
@@ -172,20 +176,20 @@ class TestRoots:
         neighbour.mkdir()
         (neighbour / "a").write_text("secret")
         with pytest.raises(SourceNotAllowedError):
-            open_source(neighbour / "a", [root])
+            open_source(neighbour / "a", within(root))
 
     def test_no_roots_allow_nothing(self, root: Path) -> None:
         with pytest.raises(SourceNotAllowedError):
-            open_source(root / "inside.txt", [])
+            open_source(root / "inside.txt", within())
 
     def test_what_is_outside_is_not_even_looked_for(self, root: Path) -> None:
         """Otherwise the answer tells which files there are."""
         with pytest.raises(SourceNotAllowedError):
-            open_source("/etc/no-such-file", [root])
+            open_source("/etc/no-such-file", within(root))
 
     def test_a_link_inside_to_inside(self, root: Path) -> None:
         (root / "link").symlink_to("inside.txt")
-        with open_source(root / "link", [root]) as source:
+        with open_source(root / "link", within(root)) as source:
             assert source.size_bytes == 10
 
     @pytest.mark.parametrize("swapped", ["file", "folder"])
@@ -217,7 +221,7 @@ class TestRoots:
             wait_until(target.is_symlink, "the swapping has begun")
             for _ in range(3000):
                 try:
-                    with open_source(inside / "x", [root]) as source:
+                    with open_source(inside / "x", within(root)) as source:
                         read.add(source.stream.read())
                 except SourceError:
                     refused += 1

@@ -57,7 +57,7 @@ _PROFILE = click.option(
 
 
 @cli.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, required=True, metavar="PATH|URL...")
 @click.option("--wait", is_flag=True, help="Show progress until every file has ended.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file, a line each.")
 @click.option("--display-name", help="Name to show at the provider (one file only).")
@@ -98,7 +98,7 @@ _PROFILE = click.option(
     "--keep-on-timeout", is_flag=True, help="Leave a file that timed out or failed at the provider."
 )
 def upload(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     wait: bool,
     as_json: bool,
     display_name: str | None,
@@ -107,7 +107,10 @@ def upload(
     profile: str,
     **patience: float,
 ) -> None:
-    """Queue files and print their tickets; with --wait, follow them to ACTIVE."""
+    """Queue files and print their tickets; with --wait, follow them to ACTIVE.
+
+    s3://, gs:// and https:// URLs are read by the worker, if it has them switched on.
+    """
     if display_name is not None and len(paths) > 1:
         raise InvalidRequestError("display_name", repr(display_name), "names one file, not many")
     with UploadQueue() as queue:

@@ -19,9 +19,15 @@ from redis.exceptions import RedisError
 
 from provider_uploads import contract
 from provider_uploads.backoff import Backoff
-from provider_uploads.errors import InvalidRequestError, QueueUnavailableError, ResultTimeoutError
-from provider_uploads.intake import PatienceOptions, names_among, request_for
+from provider_uploads.errors import (
+    InvalidRequestError,
+    ProviderUploadsError,
+    QueueUnavailableError,
+    ResultTimeoutError,
+)
+from provider_uploads.intake import PatienceOptions, names_among, request_for, staged_request
 from provider_uploads.ledger import Ledger
+from provider_uploads.locations import credential
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.questions import (
     DEFAULT_MODEL,
@@ -33,6 +39,7 @@ from provider_uploads.questions import (
 from provider_uploads.records import Stage, UploadRequest, UploadResult, UploadStatus, checked
 from provider_uploads.settings import redis_url as checked_url
 from provider_uploads.settings import settings, without_secrets
+from provider_uploads.staging import Readable, staging_at
 from provider_uploads.sweep import Finding, Kind, Sweep
 
 T = TypeVar("T")
@@ -92,13 +99,14 @@ class UploadQueue:
         profile: str = DEFAULT_PROFILE,
         api_key: None = None,
     ) -> str:
-        """Queue one file and return its ticket.
+        """Queue one file, by its path or its s3://, gs:// or https:// URL; return its ticket.
 
         ``timeout_s`` runs from the moment the provider has all bytes; looks come after ``poll_s``
         seconds, then ``backoff_factor`` times later each, at most ``max_poll_s`` apart (None: no
         cap), ±``jitter_s``. ``profile`` names an account of the workers; a key cannot be given,
         because messages hold no secrets. Raises a SourceError or an InvalidRequestError before
-        anything is queued. Each call is an upload of its own, also of the same file.
+        anything is queued. Each call is an upload of its own, also of the same file. A URL is not
+        asked for here: whether it is there, and may be read, the worker finds out.
         """
         _refuse_key(api_key)
         request = request_for(
@@ -115,9 +123,53 @@ class UploadQueue:
             cleanup_on_timeout,
             profile,
         )
-        self._ledger.open([request])
-        with self._publishing([request.upload_id]) as publish:
-            contract.upload_signature(self._app, request).apply_async(**publish)
+        self._send(request, credential(os.fspath(path)))
+        return request.upload_id
+
+    def submit_stream(
+        self,
+        fileobj: Readable,
+        *,
+        filename: str,
+        display_name: str | None = None,
+        mime_type: str | None = None,
+        timeout_s: float = 120.0,
+        poll_s: float = 2.0,
+        max_poll_s: float | None = 10.0,
+        backoff_factor: float = 1.5,
+        jitter_s: float = 0.2,
+        cleanup_on_timeout: bool = True,
+        profile: str = DEFAULT_PROFILE,
+        api_key: None = None,
+    ) -> str:
+        """Copy a binary stream to ``PROVIDER_UPLOADS_STAGING``, queue the copy, return the ticket.
+
+        Read from where it stands to its end, a block at a time; not closed. Of ``filename`` only
+        the last component counts. The other options are those of ``submit``. The worker removes
+        the copy when the provider has it, or the upload has ended otherwise; whatever is raised
+        here, nothing stays. Raises ConfigurationError without a staging place,
+        SourceTooLargeError, SourceUnavailableError when the place does not take the copy, or an
+        InvalidRequestError.
+        """
+        _refuse_key(api_key)
+        patience = {
+            "timeout_s": timeout_s,
+            "poll_s": poll_s,
+            "max_poll_s": max_poll_s,
+            "backoff_factor": backoff_factor,
+            "jitter_s": jitter_s,
+        }
+        request = staged_request(
+            filename, display_name, mime_type, patience, cleanup_on_timeout, profile
+        )
+        staging = staging_at(settings().staging)
+        size_bytes = staging.put(request.upload_id, request.source, fileobj)
+        try:
+            self._send(request.model_copy(update={"size_bytes": size_bytes}))
+        except BaseException:
+            with suppress(ProviderUploadsError):  # the first error is the one to tell
+                staging.remove(request.upload_id)
+            raise
         return request.upload_id
 
     def submit_many(
@@ -134,9 +186,9 @@ class UploadQueue:
         profile: str = DEFAULT_PROFILE,
         api_key: None = None,
     ) -> list[str]:
-        """Queue many files in one message and return their tickets, in order.
+        """Queue many files, by path or URL, in one message; return their tickets, in order.
 
-        All paths are checked first: one that is bad raises, and nothing is queued. The options
+        All are checked first: one that is bad raises, and nothing is queued. The options
         are those of ``submit`` and hold for every file; each keeps its own name.
         """
         _refuse_key(api_key)
@@ -147,15 +199,25 @@ class UploadQueue:
             "backoff_factor": backoff_factor,
             "jitter_s": jitter_s,
         }
+        locations = [os.fspath(path) for path in paths]
         requests = [
-            request_for(path, None, mime_type, patience, cleanup_on_timeout, profile)
-            for path in paths
+            request_for(location, None, mime_type, patience, cleanup_on_timeout, profile)
+            for location in locations
         ]
         if not requests:
             return []
-        self._ledger.open(requests)
+        self._open(requests, locations)
         self._ingest(requests)
         return [request.upload_id for request in requests]
+
+    def _open(self, requests: Sequence[UploadRequest], locations: Sequence[str]) -> None:
+        """Write rows; whole URLs only where they hold a credential."""
+        urls = {
+            request.upload_id: url
+            for request, location in zip(requests, locations, strict=True)
+            if (url := credential(location))
+        }
+        self._ledger.open(requests, urls)
 
     def _ingest(self, requests: Sequence[UploadRequest], question_id: str | None = None) -> None:
         """Send many uploads, and a question over them, in one message."""
@@ -163,7 +225,7 @@ class UploadQueue:
         with self._publishing([request.upload_id for request in requests]) as publish:
             self._app.send_task(
                 contract.INGEST,
-                args=(payloads, question_id),
+                args=(payloads, question_id) if question_id else (payloads,),
                 queue=contract.CONTROL_QUEUE,
                 argsrepr=f"({len(payloads)} files)",
                 **publish,
@@ -186,7 +248,7 @@ class UploadQueue:
         Of several, each comes after its name in the prompt: the path from the folder they share.
         ``config`` holds JSON fields of google-genai's ``GenerateContentConfig``.
         """
-        given = [*paths]
+        given = [os.fspath(path) for path in paths]
         uploads = [
             request_for(path, name, None, dict(patience), True, profile)
             for path, name in zip(given, names_among(given), strict=True)
@@ -205,7 +267,7 @@ class UploadQueue:
         if tickets:
             self.statuses(tickets)  # one that is unknown is said now
         Questions(self._ledger).open(question)
-        self._ledger.open(uploads)
+        self._open(uploads, given)
         self._ingest(uploads, question.question_id)
         return question.question_id
 
@@ -315,6 +377,12 @@ class UploadQueue:
             asked += 1
 
     # -- the way to the broker -----------------------------------------------------------------
+
+    def _send(self, request: UploadRequest, source_url: str | None = None) -> None:
+        ticket = request.upload_id
+        self._ledger.open([request], {ticket: source_url} if source_url else {})
+        with self._publishing([ticket]) as publish:
+            contract.upload_signature(self._app, request).apply_async(**publish)
 
     @contextmanager
     def _publishing(self, tickets: list[str]) -> Iterator[dict[str, Any]]:

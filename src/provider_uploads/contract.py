@@ -20,6 +20,7 @@ DELETE: Final = "provider_uploads.delete_on_timeout"
 INGEST: Final = "provider_uploads.ingest"
 GENERATE: Final = "provider_uploads.generate"
 SWEEP: Final = "provider_uploads.sweep"
+UNSTAGE: Final = "provider_uploads.remove_staged"
 
 #: Work that moves bytes and holds a slot for long.
 TRANSFER_QUEUE: Final = "transfer"

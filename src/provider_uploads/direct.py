@@ -24,7 +24,8 @@ from provider_uploads.errors import (
     UploadFailedError,
     UploadInactiveError,
 )
-from provider_uploads.intake import request_for
+from provider_uploads.intake import own_reach, request_for
+from provider_uploads.locations import credential
 from provider_uploads.questions import DEFAULT_MODEL, Answer, attachments
 from provider_uploads.records import ProviderFile, Stage, UploadRequest, UploadResult
 from provider_uploads.rows import Row
@@ -181,11 +182,11 @@ def _road(
     if api_key is not None and not api_key:
         raise MissingCredentialsError("gemini", profile)
     gemini = Gemini.of_profile(profile, api_key)
-    return contextlib.closing(_travel(gemini, request, stopping))
+    book = _Book(request, credential(os.fspath(path)))
+    return contextlib.closing(_travel(gemini, book, stopping))
 
 
-def _travel(gemini: Gemini, request: UploadRequest, stopping: Callable[[], bool]) -> _Road:
-    book = _Book(request)
+def _travel(gemini: Gemini, book: _Book, stopping: Callable[[], bool]) -> _Road:
     with gemini:
         try:
             file = yield from _send(gemini, book, stopping)
@@ -214,12 +215,12 @@ def _send(
 
     for wait_s in _tries():
         try:
-            with open_source(book.row.request.source) as source:
+            with open_source(book.row.location, book.reach) as source:
                 _, file = transfer(
                     book,
                     gemini,
                     book.row,
-                    source.unchanged(book.row.request.size_bytes),
+                    source.unchanged(book.row.expected_bytes),
                     lease=_Unshared,
                     stopping=stopping,
                     progress_every_s=60.0,
@@ -285,8 +286,11 @@ class _Unshared:
 class _Book:
     """The ledger of one upload, in memory."""
 
-    def __init__(self, request: UploadRequest) -> None:
-        self.row = Row(request=request, stage=Stage.QUEUED, queued_at=time.time())
+    def __init__(self, request: UploadRequest, source_url: str | None) -> None:
+        self.reach = own_reach()
+        self.row = Row(
+            request=request, source_url=source_url, stage=Stage.QUEUED, queued_at=time.time()
+        )
 
     def uploading(self, row: Row, session_url: str) -> Row:
         """Remember the session: the next try goes on where it stands."""

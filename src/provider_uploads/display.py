@@ -86,7 +86,7 @@ def _moving(statuses: Sequence[UploadStatus]) -> RenderableType:
             Text(printable(status.display_name)),
             Text(status.stage, style=_STYLES[status.stage]),
             _bar(status),
-            f"{decimal(status.sent_bytes)} of {decimal(status.size_bytes)}",
+            f"{decimal(status.sent_bytes)} of {_size(status)}",
             _elapsed(status),
         )
     counts = Counter(status.stage for status in statuses)
@@ -102,9 +102,13 @@ def _moving(statuses: Sequence[UploadStatus]) -> RenderableType:
 def _bar(status: UploadStatus) -> RenderableType:
     if status.stage is Stage.PROCESSING:
         return ProgressBar(total=None, pulse=True, width=24)
-    total = max(status.size_bytes, 1)
+    total = max(status.size_bytes or 0, 1)
     full = status.size_bytes == 0 and status.stage is Stage.ACTIVE
     return ProgressBar(total=total, completed=total if full else status.sent_bytes, width=24)
+
+
+def _size(status: UploadStatus) -> str:
+    return "?" if status.size_bytes is None else decimal(status.size_bytes)
 
 
 def _elapsed(status: UploadStatus) -> str:
@@ -128,7 +132,7 @@ def summary(statuses: Sequence[UploadStatus]) -> Table:
         table.add_row(
             Text(printable(status.display_name)),
             Text(status.stage, style=_STYLES[status.stage]),
-            decimal(status.size_bytes),
+            _size(status),
             Text(status.mime_type),
             f"{status.queued_s:.2f} s",
             f"{status.upload_s:.2f} s",

@@ -5,6 +5,7 @@
     │   ├── QueueUnavailableError      Redis cannot be reached or does not answer
     │   ├── ResultTimeoutError         the wait ended before the upload did; the upload goes on
     │   ├── NewerPayloadError          a newer client wrote this message; a newer worker can read it
+    │   ├── SourceUnavailableError     the way to the bytes is broken: network, 5xx, cut off
     │   ├── ProviderUnavailableError   5xx, a reset, a timeout, an answer that makes no sense
     │   │   └── RateLimitedError       429
     │   ├── ServiceDownError           the provider has been failing for all; one worker probes it
@@ -22,7 +23,9 @@
         │   ├── SourceNotFoundError    (also a FileNotFoundError)
         │   ├── SourceKindError        a directory, a FIFO, a device
         │   ├── SourceNotAllowedError  outside the folders this worker may read
-        │   ├── SourceUnreadableError  the operating system says no
+        │   ├── SourceSchemeError      a URL of a kind that is not read here
+        │   ├── SourceAddressError     a host that is not on the public internet
+        │   ├── SourceUnreadableError  the operating system, or the server, says no
         │   ├── SourceTooLargeError    more than the provider takes
         │   └── SourceChangedError     it changed while it was being sent
         ├── ProviderRefusedError       a 4xx that stays one
@@ -112,6 +115,19 @@ class NewerPayloadError(TransientError):
             f"the message has payload version {self.payload_version}, this worker reads up to "
             f"{self.known_version}. It is left for a newer worker: upgrade provider-uploads here."
         )
+
+
+class SourceUnavailableError(TransientError):
+    """The bytes cannot be had right now; nothing says that they are not there."""
+
+    def __init__(self, path: str, reason: str, retry_after_s: float | None = None) -> None:
+        super().__init__(path, reason, retry_after_s)
+        self.path = path
+        self.reason = reason
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return f"{self.path} cannot be reached ({self.reason}). Try later."
 
 
 class ProviderUnavailableError(TransientError):
@@ -306,6 +322,8 @@ class SourceNotFoundError(SourceError, FileNotFoundError):
     """There is nothing at this path."""
 
     def __str__(self) -> str:
+        if "://" in self.path:
+            return f"{self.path}: nothing is there. Check the URL, and that it is still valid."
         return f"{self.path}: no such file. Check the path; workers must see it under the same one."
 
 
@@ -337,14 +355,51 @@ class SourceNotAllowedError(SourceError):
         )
 
 
+class SourceSchemeError(SourceError):
+    """A URL of a kind that is not read here: not switched on, not encrypted, or not known."""
+
+    def __init__(self, path: str, scheme: str) -> None:
+        super().__init__(path, scheme)
+        self.scheme = scheme
+
+    def __str__(self) -> str:
+        own = self.path.lower().startswith(f"{self.scheme}:")
+        subject = f"{self.scheme}://" if own else f"it leads to {self.scheme}://, which"
+        why = "is not known here. Use a path, or s3://, gs:// or https://"
+        if self.scheme == "http":
+            why = "is not encrypted, so anybody on the way could change it. Use https://"
+        elif self.scheme in {"s3", "gs", "https"}:
+            why = (
+                f"is not switched on. Set PROVIDER_UPLOADS_SOURCES={self.scheme} where the worker "
+                "runs (several: s3,gs,https)"
+            )
+        return f"{self.path} is not read: {subject} {why}."
+
+
+class SourceAddressError(SourceError):
+    """The host is not on the public internet; a worker may reach what its users may not."""
+
+    def __init__(self, path: str, host: str) -> None:
+        super().__init__(path, host)
+        self.host = host
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path} is not read: {self.host} has no public address. Upload the file itself, "
+            "or add the network to PROVIDER_UPLOADS_HTTPS_NETWORKS where the worker runs."
+        )
+
+
 class SourceUnreadableError(SourceError):
-    """The operating system refuses to read the file."""
+    """The operating system, or the server that has it, refuses to give the file."""
 
     def __init__(self, path: str, reason: str) -> None:
         super().__init__(path, reason)
         self.reason = reason
 
     def __str__(self) -> str:
+        if "://" in self.path:
+            return f"{self.path} cannot be read ({self.reason}). Check what the worker may read."
         return f"{self.path} cannot be read ({self.reason}). Change its permissions or its owner."
 
 

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
-from provider_uploads.errors import FileGoneError, InvalidRequestError, MissingCredentialsError
+from provider_uploads import cloud
+from provider_uploads.errors import FileGoneError, InvalidRequestError
 from provider_uploads.provider import Operation
 from provider_uploads.records import ProviderFile
 
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from google.auth.credentials import Credentials
 
 _NAME = re.compile(r"(?:https?://[^/]+/(?:.*/)?)?(?:files/)?([A-Za-z0-9][A-Za-z0-9_-]*)")
-_CLOUD_SCOPES = ("https://www.googleapis.com/auth/devstorage.read_only",)
 
 
 class Files:
@@ -75,7 +75,7 @@ class Files:
         wrong = next((uri for uri in uris if not re.fullmatch(r"gs://[^/]+/.+", uri)), None)
         if wrong is not None:
             raise InvalidRequestError("uris", repr(wrong), "write it as gs://bucket/object")
-        return self._gemini.register(uris, credentials or _cloud_credentials())
+        return self._gemini.register(uris, credentials or cloud.credentials())
 
 
 def file_name(given: str) -> str:
@@ -87,14 +87,3 @@ def file_name(given: str) -> str:
     if not found:
         raise InvalidRequestError("name", repr(given), "write it as files/<id>")
     return f"files/{found[1]}"
-
-
-def _cloud_credentials() -> Credentials:
-    import google.auth
-    from google.auth.exceptions import GoogleAuthError
-
-    try:
-        credentials, _ = google.auth.default(scopes=_CLOUD_SCOPES)
-    except GoogleAuthError:
-        raise MissingCredentialsError("Google Cloud") from None
-    return credentials

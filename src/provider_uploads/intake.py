@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, TypedDict
 
+from provider_uploads import locations
 from provider_uploads.errors import InvalidRequestError
 from provider_uploads.mime import guess_type
+from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.records import UploadRequest, checked
 from provider_uploads.settings import settings
-from provider_uploads.sources import open_source
+from provider_uploads.sources import Reach, check_scheme, open_file
 
 
 class PatienceOptions(TypedDict, total=False):
@@ -26,11 +28,18 @@ class PatienceOptions(TypedDict, total=False):
 
 
 def names_among(paths: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Return for each path its name among the others: from the folder that all share."""
-    absolute = [Path(path).absolute() for path in paths]
-    folders = [os.fspath(path.parent) for path in absolute]
+    """Return for each path its name among the others: from the folder that all paths share.
+
+    A URL's is the last part of its path.
+    """
+    given = [os.fspath(path) for path in paths]
+    local = {one: Path(one).absolute() for one in given if locations.scheme_of(one) is None}
+    folders = [os.fspath(path.parent) for path in local.values()]
     shared = os.path.commonpath(folders) if folders else ""
-    return [path.relative_to(shared).as_posix() for path in absolute]
+    return [
+        local[one].relative_to(shared).as_posix() if one in local else locations.file_name(one)
+        for one in given
+    ]
 
 
 def request_for(
@@ -39,33 +48,96 @@ def request_for(
     mime_type: str | None,
     patience: dict[str, Any],
     cleanup_on_timeout: bool,
-    profile: str,
+    profile: str = DEFAULT_PROFILE,
 ) -> UploadRequest:
-    """Return a new upload of the file at ``path``, with a new id.
+    """Return a new upload of the file at a path or URL, with a new id.
 
-    ``patience`` holds the fields of ``Patience``. Raises a SourceError or an InvalidRequestError.
+    ``patience`` holds the fields of ``Patience``. A URL is checked, but not asked for: only the
+    worker has credentials. Raises a SourceError or an InvalidRequestError.
     """
-    # Roots are checked here only where they are set: the worker's, which decide, may differ.
-    roots = settings().readable_roots if settings().roots else None
-    with open_source(path, roots) as source:
-        size_bytes = source.size_bytes
-    absolute = Path(path).absolute()
-    try:
-        os.fspath(absolute).encode()
-    except UnicodeEncodeError:
-        raise InvalidRequestError(
-            "path", ascii(os.fspath(path)), "is not UTF-8 text and cannot travel; rename the file"
-        ) from None
+    location = os.fspath(path)
+    if locations.scheme_of(location) is not None:
+        source, name, size_bytes = _url(location)
+    else:
+        source, name, size_bytes = _file(location)
     return checked(
         UploadRequest,
         {
             "upload_id": uuid.uuid4().hex,
-            "source": os.fspath(absolute),
-            "display_name": absolute.name if display_name is None else display_name,
-            "mime_type": guess_type(absolute.name) if mime_type is None else mime_type,
+            "source": source,
+            "display_name": name if display_name is None else display_name,
+            "mime_type": guess_type(name) if mime_type is None else mime_type,
             "size_bytes": size_bytes,
             "patience": patience,
             "cleanup_on_timeout": cleanup_on_timeout,
             "profile": profile,
         },
     )
+
+
+def staged_request(
+    filename: str,
+    display_name: str | None,
+    mime_type: str | None,
+    patience: dict[str, Any],
+    cleanup_on_timeout: bool,
+    profile: str = DEFAULT_PROFILE,
+) -> UploadRequest:
+    """Return a new upload of a stream that is to be staged; of ``filename`` only the name counts.
+
+    Its size is not known yet. Raises an InvalidRequestError.
+    """
+    name = PureWindowsPath(filename).name  # a browser's whole path, with either slash
+    if not name.strip(" .") or "\0" in name:
+        raise InvalidRequestError("filename", repr(filename), "names no file; use clip.mp4")
+    upload_id = uuid.uuid4().hex
+    return checked(
+        UploadRequest,
+        {
+            "upload_id": upload_id,
+            "source": locations.staged(upload_id, _travelling("filename", name)),
+            "display_name": name if display_name is None else display_name,
+            "mime_type": guess_type(name) if mime_type is None else mime_type,
+            "size_bytes": None,
+            "patience": patience,
+            "cleanup_on_timeout": cleanup_on_timeout,
+            "profile": profile,
+        },
+    )
+
+
+def own_reach() -> Reach:
+    """Return what this process may read by itself: anywhere, unless its settings name roots."""
+    given = settings()
+    return Reach(
+        given.readable_roots if given.roots else None,
+        given.sources,
+        given.https_timeout_s,
+        given.https_networks,
+    )
+
+
+def _url(location: str) -> tuple[str, str, int | None]:
+    scheme = locations.check(location)
+    # As with roots: checked here only where some are set, for the worker's decide.
+    if settings().sources:
+        check_scheme(location, scheme, settings().sources)
+    return _travelling("source", locations.shown(location)), locations.file_name(location), None
+
+
+def _file(path: str) -> tuple[str, str, int | None]:
+    # Roots are checked here only where they are set: the worker's, which decide, may differ.
+    with open_file(path, own_reach().roots) as source:
+        size_bytes = source.size_bytes
+    absolute = Path(path).absolute()
+    return _travelling("path", os.fspath(absolute)), absolute.name, size_bytes
+
+
+def _travelling(field: str, text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidRequestError(
+            field, ascii(text), "is not UTF-8 text and cannot travel; rename the file"
+        ) from None
+    return text

@@ -20,6 +20,7 @@ from redis.retry import Retry
 
 from provider_uploads import contract, errors
 from provider_uploads.lease import Lease
+from provider_uploads.locations import STAGED
 from provider_uploads.records import (
     KEPT_S,
     Copy,
@@ -137,6 +138,12 @@ class Ledger:
         kept = not json.loads(request or "{}").get("cleanup_on_timeout", True)
         return bool(copy == Copy.PRESENT and (stage == Stage.CANCELLED or not kept))
 
+    def staged(self, ticket: str) -> bool:
+        """Whether an upload's source is a staged copy; as with ``left_behind``, single fields."""
+        with self.reached():
+            request = self.redis.hget(_key(ticket), "request")
+        return str(json.loads(request or "{}").get("source")).startswith(f"{STAGED}://")
+
     def statuses(self, tickets: Sequence[str]) -> list[UploadStatus]:
         """Return the statuses of many uploads in one round trip; raises UnknownTicketError."""
         with self.reached(), self.redis.pipeline(transaction=False) as pipe:
@@ -173,20 +180,25 @@ class Ledger:
 
     # -- writing -------------------------------------------------------------------------------
 
-    def open(self, requests: Sequence[UploadRequest]) -> None:
-        """Write a QUEUED row for each request, in one round trip."""
+    def open(self, requests: Sequence[UploadRequest], source_urls: Mapping[str, str] = {}) -> None:
+        """Write a QUEUED row for each request, in one round trip.
+
+        ``source_urls`` are the whole URLs, by ticket, of those sources that hold a credential.
+        """
         with self.reached():
             try:
-                self._open(requests)
+                self._open(requests, source_urls)
             except NoScriptError:  # a new Redis, or one that was restarted
                 self.redis.script_load(_WRITE)
-                self._open(requests)
+                self._open(requests, source_urls)
 
-    def _open(self, requests: Sequence[UploadRequest]) -> None:
+    def _open(self, requests: Sequence[UploadRequest], source_urls: Mapping[str, str]) -> None:
         # redis-py's Script object would ask before each pipeline whether the script is known.
         with self.redis.pipeline(transaction=False) as pipe:
             for request in requests:
                 values = {"stage": Stage.QUEUED, "request": request.model_dump_json()}
+                if request.upload_id in source_urls:
+                    values["source_url"] = source_urls[request.upload_id]
                 order = _order(stamp={"queued_at": 0}, values=values)
                 pipe.evalsha(self._write.sha, 2, _key(request.upload_id), OPEN_KEY, order)
             pipe.execute()
@@ -194,6 +206,7 @@ class Ledger:
     def uploading(self, row: Row, session_url: str) -> Row | None:
         """Record an open session; None when the upload has ended meanwhile."""
         first = {} if row.upload_at else {"upload_at": 0.0}
+        size = {} if row.size_bytes is None else {"size_bytes": str(row.size_bytes)}
         now = self._update(
             row.request.upload_id,
             (Stage.QUEUED, Stage.UPLOADING),
@@ -204,6 +217,7 @@ class Ledger:
                 "generation": str(row.generation),
                 "sent_bytes": "0",
                 "copy_at_provider": Copy.PRESENT,
+                **size,
             },
             unset=("note",),
         )
@@ -253,7 +267,7 @@ class Ledger:
             (Stage.QUEUED, Stage.UPLOADING),
             stamp={"processing_at": 0, "deadline_at": row.request.patience.timeout_s},
             values={"stage": Stage.PROCESSING, **_sent(row, file)},
-            unset=("session_url", "note"),
+            unset=("session_url", "source_url", "note"),
         )
         return (
             None
@@ -270,7 +284,7 @@ class Ledger:
             _LIVING,
             stamp={"ended_at": 0} | ({} if row.processing_at else {"processing_at": 0}),
             values={"stage": Stage.ACTIVE, **_sent(row, file)},
-            unset=("session_url", "note"),
+            unset=("session_url", "source_url", "note"),
         )
         return (
             None
@@ -296,7 +310,7 @@ class Ledger:
                 "stage": Stage.TIMED_OUT if timed_out else Stage.FAILED,
                 "error": json.dumps(error.as_record()),
             },
-            unset=("note",),
+            unset=("source_url", "note"),
         )
 
     def withdrawn(self, tickets: Iterable[str]) -> None:
@@ -311,7 +325,9 @@ class Ledger:
             "error": json.dumps(errors.UploadCancelledError(ticket).as_record()),
         }
         return bool(
-            self._update(ticket, stages, stamp={"ended_at": 0}, values=values, unset=("note",))
+            self._update(
+                ticket, stages, stamp={"ended_at": 0}, values=values, unset=("note", "source_url")
+            )
         )
 
     def present_again(self, ticket: str) -> None:
@@ -410,6 +426,7 @@ def _order(
 def _sent(row: Row, file: ProviderFile) -> dict[str, str]:
     return {
         "file": file.model_dump_json(),
-        "sent_bytes": str(row.request.size_bytes),
+        "sent_bytes": str(file.size_bytes if row.expected_bytes is None else row.expected_bytes),
+        "size_bytes": str(file.size_bytes),
         "copy_at_provider": Copy.PRESENT,
     }

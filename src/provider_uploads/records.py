@@ -8,9 +8,16 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
-from provider_uploads import contract
+from provider_uploads import contract, locations
 from provider_uploads.backoff import Backoff
 from provider_uploads.errors import InvalidRequestError, NewerPayloadError
 from provider_uploads.profiles import DEFAULT_PROFILE, ProfileName
@@ -94,6 +101,12 @@ def _display_name(value: str) -> str:
     return value
 
 
+def _without_credential(value: str) -> str:
+    if locations.credential(value) is not None:
+        raise ValueError("holds user info or a query; those stay out of messages")
+    return value
+
+
 PositiveSeconds = Annotated[float, AfterValidator(_positive)]
 
 
@@ -117,17 +130,32 @@ class Patience(Record):
 
 
 class UploadRequest(Record):
-    """One file to upload: the payload of ``provider_uploads.upload``. It never holds a secret."""
+    """One file to upload: the payload of ``provider_uploads.upload``. It never holds a secret.
+
+    ``source`` is a path or a URL, the latter without user info and query: where there are such,
+    the whole URL is in the ledger. ``size_bytes`` is None for what only the worker can open.
+    """
 
     version: Literal[1] = contract.PAYLOAD_VERSION
     upload_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
-    source: Annotated[str, Field(min_length=1)]
+    source: Annotated[str, Field(min_length=1), AfterValidator(_without_credential)]
     display_name: Annotated[str, AfterValidator(_display_name)]
     mime_type: Annotated[str, AfterValidator(_mime_type)]
-    size_bytes: Annotated[int, Field(ge=0)]
+    size_bytes: Annotated[int, Field(ge=0)] | None
     profile: ProfileName = DEFAULT_PROFILE
     patience: Patience = Patience()
     cleanup_on_timeout: bool = True
+
+    @model_validator(mode="after")
+    def _stages_its_own(self) -> Self:
+        if self.staged and locations.staged_id(self.source) != self.upload_id:
+            raise ValueError("names a staged copy of another upload")
+        return self
+
+    @property
+    def staged(self) -> bool:
+        """Whether the source is a copy that was made for this upload, and ends with it."""
+        return locations.scheme_of(self.source) == locations.STAGED
 
     @classmethod
     def read(cls, payload: dict[str, Any]) -> Self:
@@ -200,6 +228,7 @@ class UploadStatus(Record):
 
     ``queued_s``, ``upload_s`` and ``processing_s`` are seconds in each step, so far or in all;
     ``error`` is ``{"type", "args", "message"}``; ``note`` says what it waits for, if anything.
+    ``size_bytes`` is None as long as no worker has opened the source.
     """
 
     ticket: str
@@ -207,7 +236,7 @@ class UploadStatus(Record):
     source: str
     display_name: str
     mime_type: str
-    size_bytes: int
+    size_bytes: int | None
     profile: str = DEFAULT_PROFILE
     sent_bytes: int = 0
     polls: int = 0
@@ -242,7 +271,9 @@ def checked(cls: type[RecordT], values: dict[str, Any]) -> RecordT:
         complaint = error.errors()[0]
         field = ".".join(str(part) for part in complaint["loc"]) or cls.__name__
         problem = complaint["msg"].removeprefix("Value error, ")
-        value = repr(complaint["input"])
+        # A source may be a signed URL, and so may a whole payload hold one.
+        secret = field in {"source", cls.__name__}
+        value = "(not shown)" if secret else repr(complaint["input"])
         raise InvalidRequestError(
             field, value if len(value) <= 80 else value[:77] + "…", problem
         ) from None

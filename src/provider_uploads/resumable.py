@@ -30,6 +30,7 @@ import httpx2
 from provider_uploads.errors import (
     NameTakenError,
     ProviderUnavailableError,
+    ProviderUploadsError,
     SessionLostError,
     SourceChangedError,
     SourceUnreadableError,
@@ -203,6 +204,8 @@ class _Digest:
         while self.read_bytes < end:
             try:
                 block = source.stream.read(min(BLOCK_BYTES, end - self.read_bytes))
+            except ProviderUploadsError:
+                raise  # some of ours are OSErrors too
             except OSError as error:
                 raise SourceUnreadableError(source.path, str(error.strerror)) from None
             if not block:

@@ -42,6 +42,10 @@ class Row(Record):
     generation: int = 0
     #: A credential: it never leaves the ledger.
     session_url: str | None = Field(default=None, repr=False)
+    #: The whole URL of a source, where it holds a credential: it never leaves the ledger either.
+    source_url: str | None = Field(default=None, repr=False)
+    #: The source's size as the worker found it.
+    size_bytes: int | None = None
     sent_bytes: int = 0
     look: int = -1
     tag: str | None = None
@@ -77,6 +81,16 @@ class Row(Record):
         if self.stage in (Stage.QUEUED, Stage.UPLOADING):
             return Verdict.GO
         return Verdict.ANSWER if self.look < 0 else Verdict.STALE
+
+    @property
+    def location(self) -> str:
+        """What to open. It may hold a credential: show ``request.source`` instead."""
+        return self.source_url or self.request.source
+
+    @property
+    def expected_bytes(self) -> int | None:
+        """The source's size as submitted, else as the first attempt found it; None before that."""
+        return self.size_bytes if self.request.size_bytes is None else self.request.size_bytes
 
     @property
     def names(self) -> list[str]:
@@ -135,7 +149,7 @@ class Row(Record):
             source=request.source,
             display_name=request.display_name,
             mime_type=request.mime_type,
-            size_bytes=request.size_bytes,
+            size_bytes=self.expected_bytes,
             profile=request.profile,
             sent_bytes=self.sent_bytes,
             polls=self.polls,

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
@@ -25,6 +26,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from provider_uploads.errors import ConfigurationError
+from provider_uploads.locations import SCHEMES
 from provider_uploads.profiles import DEFAULT_PROFILE, GEMINI_URL, Headers, Profile, ProfileName
 
 
@@ -68,6 +70,30 @@ class Settings(BaseSettings):
 
     #: Folders whose files may be read, separated like PATH; the working directory by default.
     roots: Annotated[tuple[Path, ...], NoDecode] = ()
+
+    #: What else may be read: any of s3, gs and https, separated by commas.
+    sources: Annotated[frozenset[str], NoDecode] = frozenset()
+    #: Seconds for one https source, from its first byte to its last.
+    https_timeout_s: float = Field(default=1800.0, gt=0)
+    #: Networks that https may read from although they are not public, such as an intranet's
+    #: ``10.1.0.0/16``, separated by commas.
+    https_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
+    #: Where streams are staged, for web apps and workers alike: a folder or an fsspec URL.
+    staging: str | None = None
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _known_sources(cls, value: Any) -> Any:
+        given = _parts(value)
+        unknown = [part for part in given if part not in SCHEMES]
+        if unknown:
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(SCHEMES)}")
+        return frozenset(given)
+
+    @field_validator("https_networks", mode="before")
+    @classmethod
+    def _networks(cls, value: Any) -> Any:
+        return _parts(value)
 
     @field_validator("roots", mode="before")
     @classmethod
@@ -113,6 +139,13 @@ class Settings(BaseSettings):
             api_version=self.api_version,
             headers=self.headers,
         )
+
+
+def _parts(value: Any) -> Any:
+    """Return what stands between commas."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+    return value
 
 
 def env_file() -> str | None:

@@ -72,6 +72,7 @@ def transfer(
         raise UnsupportedOperationError(
             gemini.provider.name, "upload empty", "a file of at least one byte"
         )
+    row = row.model_copy(update={"size_bytes": source.size_bytes})
     told_at = time.monotonic()
 
     def watch(sent_bytes: int) -> None:
