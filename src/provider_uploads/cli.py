@@ -184,14 +184,14 @@ def sweep(dry_run: bool, unknown: bool, quiet_s: float, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("prompt")
-@click.argument("paths", nargs=-1, metavar="FILE...", type=click.Path(path_type=Path))
+@click.argument("paths", nargs=-1, metavar="FILE...")
 @click.option("--ticket", "tickets", multiple=True, help="An earlier upload; repeatable.")
 @click.option("--model", default=DEFAULT_MODEL, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
 @_PROFILE
 def ask(
     prompt: str,
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     tickets: tuple[str, ...],
     model: str,
     as_json: bool,

@@ -6,7 +6,7 @@ import os
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Self, TypeVar, Unpack
 
@@ -46,6 +46,8 @@ T = TypeVar("T")
 
 #: Between two looks at the ledger while waiting for a result: soon at first, then twice a second.
 _ASK_AGAIN = Backoff(0.02, 1.5, 0.5)
+#: How long to listen for changes before looking at the clock.
+_LISTEN_S = 0.5
 
 
 class UploadQueue:
@@ -375,6 +377,35 @@ class UploadQueue:
             left_s = wait_s if timeout_s is None else timeout_s - waited_s
             time.sleep(min(wait_s, left_s))
             asked += 1
+
+    def events(
+        self, tickets: Sequence[str], *, timeout_s: float | None = None
+    ) -> Generator[UploadStatus, None, None]:
+        """Yield each upload's status now, and again with every change, until all have ended.
+
+        Bytes sent are a change too, four times a second. Changes that come faster than they are
+        read arrive as one. Raises ResultTimeoutError when ``timeout_s`` is over and an upload has
+        not ended; UnknownTicketError.
+        """
+        begun = time.monotonic()
+        open_tickets = dict.fromkeys(tickets)
+        with self._ledger.changes(open_tickets) as wait:
+            changed = list(open_tickets)  # subscribed first: nothing happens in between
+            while open_tickets:
+                for status in self.statuses(changed):
+                    if status.ticket in open_tickets:
+                        yield status
+                    if status.stage.ended:
+                        open_tickets.pop(status.ticket, None)
+                changed = [one] if (one := wait(_LISTEN_S)) else []
+                # What else is there by now is the same news.
+                while changed and (one := wait(0)) is not None:
+                    changed += [one] if one not in changed else []
+                waited_s = time.monotonic() - begun
+                if open_tickets and timeout_s is not None and waited_s >= timeout_s:
+                    ticket = next(iter(open_tickets))
+                    stage = self.status(ticket).stage.value
+                    raise ResultTimeoutError(ticket, stage, round(waited_s, 3))
 
     # -- the way to the broker -----------------------------------------------------------------
 

@@ -2,14 +2,15 @@
 
 The ledger is the truth about an upload; the broker only moves it along. A row is a Redis hash
 under ``provider_uploads:upload:<ticket>``; a lease is a lock beside it. Every write goes through
-one script that stamps times on Redis's clock, renews the row's life, and refuses to touch a row
-that has moved on (a cancelled upload cannot become ACTIVE).
+one script that stamps times on Redis's clock, renews the row's life, refuses to touch a row that
+has moved on (a cancelled upload cannot become ACTIVE), and publishes the stage on a channel of the
+row's name.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import cast
 
@@ -65,6 +66,7 @@ if living or (row[1] ~= 'ACTIVE' and row[2] == 'present') then
 else
   redis.call('ZREM', KEYS[2], KEYS[1])
 end
+redis.call('PUBLISH', KEYS[1], row[1])
 return string.format('%.6f', now)
 """
 
@@ -156,6 +158,22 @@ class Ledger:
         if missing is not None:
             raise errors.UnknownTicketError(missing)
         return [Row.of(row).status(now) for row in rows]
+
+    @contextmanager
+    def changes(self, tickets: Iterable[str]) -> Iterator[Callable[[float], str | None]]:
+        """Subscribe to the changes of uploads.
+
+        Yields a function that waits so many seconds for one and returns its ticket, or None.
+        """
+        listening = self.redis.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        with self.reached(), listening as pubsub:
+            pubsub.subscribe(*map(_key, tickets))
+
+            def wait(seconds: float) -> str | None:
+                message = pubsub.get_message(timeout=seconds)
+                return message["channel"].rpartition(":")[2] if message else None
+
+            yield wait
 
     def unmoved(self, quiet_s: float, most: int = 10_000) -> list[str]:
         """Return uploads with something left to do that have not changed for ``quiet_s`` seconds.
