@@ -25,7 +25,7 @@ def test_text_is_active_at_once_and_video_after_looks(
 
     assert note.polls == 0
     assert clip.polls >= 1
-    assert clip.processing_s >= 0.3
+    assert clip.processing_s > 0
     for result, path, ticket in ((note, text, tickets[0]), (clip, video, tickets[1])):
         assert result.state == "ACTIVE"
         assert result.ticket == ticket

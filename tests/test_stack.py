@@ -173,7 +173,7 @@ def test_up_interrupted_while_it_starts(command: Callable[..., Command]) -> None
     up = command("up", "--redis-port", "0")
     wait_until(lambda: len(up.children()) >= 2, "the first children")
     children = up.children()
-    assert up.end() == 130
+    assert up.end() == 130, up.text
     wait_until(lambda: gone(children), "all children gone", 5)
     assert list(up.temp.iterdir()) == []
     assert "Traceback" not in up.text

@@ -264,7 +264,9 @@ class TestBroughtToTheirEnd:
         assert len(gemini.files()) == 3
         swept(celery_setup.app)
         wait_until(lambda: len(gemini.files()) == 2, "the leftover's deletion")
-        assert queue.status(tickets[0]).copy_at_provider is Copy.DELETED
+        wait_until(
+            lambda: queue.status(tickets[0]).copy_at_provider is Copy.DELETED, "the ledger to know"
+        )
         swept(celery_setup.app, at_provider=True)
         wait_until(lambda: len(gemini.files()) == 1, "the stray's deletion")
         assert gemini.files()[0]["name"] == good.id

@@ -101,7 +101,8 @@ class _Child:
 
     def _drain(self) -> None:
         if self._reader is not None:
-            self._reader.join(1.0)
+            with suppress(RuntimeError):  # a Ctrl-C came before it had started
+                self._reader.join(1.0)
         if self._process is not None and self._process.stdout is not None:
             self._process.stdout.close()
 
