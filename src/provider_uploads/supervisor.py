@@ -80,12 +80,13 @@ class _Child:
         self._reader.start()
 
     def _read(self, process: subprocess.Popen[str]) -> None:
-        for line in process.stdout or ():
-            text = line.rstrip()
-            self.recent.append(text)
-            if self.service.ready_line in text:
-                self.ready.set()
-            self._on_line(self.service.name, text)
+        with suppress(ValueError):  # closed while it begins
+            for line in process.stdout or ():
+                text = line.rstrip()
+                self.recent.append(text)
+                if self.service.ready_line in text:
+                    self.ready.set()
+                self._on_line(self.service.name, text)
 
     def signal(self, number: signal.Signals) -> None:
         if self._process is not None:
