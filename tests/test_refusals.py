@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import importlib
 import inspect
 import json
 import math
+import pkgutil
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import httpx2
 import pytest
+from google.auth import exceptions as auth_errors
 from google.genai import errors as genai_errors
 from pydantic import ValidationError
 
 from provider_uploads.errors import (
     FileGoneError,
     InvalidCredentialsError,
+    MissingCredentialsError,
     NameTakenError,
     PermanentError,
     ProviderRefusedError,
@@ -138,7 +145,20 @@ class TestWaits:
         assert error.retry_after_s == 7.0
         assert "Try in 7 s" in str(error)
 
-    @pytest.mark.parametrize("said", ["", "soon", "Wed, 21 Oct 2026 07:28:00 GMT"])
+    def test_retry_after_as_a_date(self) -> None:
+        for seconds, least, most in ((100, 95, 100), (-100, 0, 0), (10**7, 86400, 86400)):
+            date = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
+            error = refusal("get", 503, b"", {"retry-after": date})
+            assert isinstance(error, ProviderUnavailableError)
+            assert error.retry_after_s is not None
+            assert least <= error.retry_after_s <= most
+
+    def test_nobody_waits_for_years(self) -> None:
+        error = refusal("get", 429, self.retry_info("99999999s"))
+        assert isinstance(error, RateLimitedError)
+        assert error.retry_after_s == 86400
+
+    @pytest.mark.parametrize("said", ["", "soon", "Wed, 99 Oct 2026 07:28:00 GMT", "Wed, 2026"])
     def test_a_wait_that_says_nothing(self, said: str) -> None:
         for error in (
             refusal("get", 429, b"", {"retry-after": said}),
@@ -196,7 +216,71 @@ GENAI_ERRORS = [
 ]
 
 
+def errors_of(package: str) -> list[type[Exception]]:
+    """All error classes that any module of an installed library defines."""
+    root = importlib.import_module(package)
+    names = [package]
+    for module in pkgutil.walk_packages(getattr(root, "__path__", []), f"{package}."):
+        names.append(module.name)
+    found: dict[type[Exception], None] = {}
+    for name in names:
+        try:
+            module_ = importlib.import_module(name)
+        except (ImportError, Warning):  # of something optional that is not installed
+            continue
+        for value in vars(module_).values():
+            is_error = inspect.isclass(value) and issubclass(value, Exception)
+            if is_error and value.__module__.partition(".")[0] == package.partition(".")[0]:
+                found[value] = None
+    return list(found)
+
+
+#: What google-genai stands on, by way of its two other HTTP clients and of google-auth.
+BELOW = (
+    "aiohttp",
+    "httpx",
+    "httpcore",
+    "httpx2",
+    "httpcore2",
+    "h11",
+    "requests",
+    "urllib3",
+    "http",
+)
+
+
 class TestTheSeam:
+    @pytest.mark.parametrize("library", BELOW)
+    def test_every_error_of_what_is_below(self, library: str) -> None:
+        classes = errors_of(library)
+        assert classes, library
+        homeless = []
+        for cls in classes:
+            try:
+                with provider_call("get", NAME):
+                    raise cls.__new__(cls)
+            except ProviderUnavailableError as error:
+                shows_no_url(error)
+            except Exception:
+                homeless.append(cls)
+        assert homeless == []
+
+    @pytest.mark.parametrize("retryable", [True, False])
+    def test_every_error_of_google_auth(self, retryable: bool) -> None:
+        classes = errors_of("google.auth.exceptions")
+        assert len(classes) > 10
+        for cls in classes:
+            if issubclass(cls, DeprecationWarning):
+                continue  # Python's warnings, as errors only in these tests
+            build: Any = cls
+            error = build(URL, retryable=retryable)
+            with pytest.raises(ProviderUploadsError) as caught, provider_call("register"):
+                raise error
+            passing = error.retryable or issubclass(cls, auth_errors.TransportError)
+            home = ProviderUnavailableError if passing else MissingCredentialsError
+            assert type(caught.value) is home, cls
+            shows_no_url(caught.value)
+
     @pytest.mark.parametrize("cls", HTTP_ERRORS, ids=lambda cls: cls.__name__)
     def test_every_error_of_the_http_client(self, cls: type[BaseException]) -> None:
         with pytest.raises(ProviderUnavailableError) as caught, provider_call("get", NAME):
@@ -264,7 +348,10 @@ class TestTheSeam:
             raise error
         assert caught.value is error
 
-    @pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError(), AssertionError()])
+    @pytest.mark.parametrize(
+        "error",
+        [KeyboardInterrupt(), asyncio.CancelledError(), ZeroDivisionError(), AssertionError()],
+    )
     def test_faults_of_ours_are_not_blamed_on_the_provider(self, error: BaseException) -> None:
         with pytest.raises(type(error)), provider_call("get", NAME):
             raise error

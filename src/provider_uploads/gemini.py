@@ -18,7 +18,6 @@ from provider_uploads.errors import (
     FileNotActiveError,
     InvalidCredentialsError,
     InvalidRequestError,
-    MissingCredentialsError,
     MissingDependencyError,
     ProviderRefusedError,
     ProviderUnavailableError,
@@ -32,7 +31,6 @@ from provider_uploads.settings import settings
 try:
     import httpx2
     from google import genai
-    from google.auth import exceptions as auth_errors
     from google.auth.credentials import Credentials
     from google.genai import types
 except ImportError as error:
@@ -155,12 +153,7 @@ class Gemini:
         """Make files of a Google Cloud bucket (``gs://…``) known to the service, uncopied."""
         self.provider.require(Operation.REGISTER)
         with provider_call("register", by_sdk=True):
-            try:
-                answer = self.client.files.register_files(auth=credentials, uris=[*uris])
-            except auth_errors.TransportError as error:
-                raise ProviderUnavailableError("register", type(error).__name__) from None
-            except auth_errors.GoogleAuthError:
-                raise MissingCredentialsError("Google Cloud") from None
+            answer = self.client.files.register_files(auth=credentials, uris=[*uris])
         return [self._record(file, "register") for file in answer.files or []]
 
     def generate(

@@ -12,16 +12,20 @@ from __future__ import annotations
 import json
 import math
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import httpx2
+from google.auth import exceptions as auth_errors
 from google.genai import errors as genai_errors
 
 from provider_uploads.errors import (
     FileGoneError,
     InvalidCredentialsError,
+    MissingCredentialsError,
     NameTakenError,
     ProviderRefusedError,
     ProviderUnavailableError,
@@ -31,6 +35,10 @@ from provider_uploads.errors import (
 
 #: A proxy's page may quote the URL it was asked for, and an upload URL is a credential.
 _URL = re.compile(r"\S*(://|upload_id=)[^\s<>\"']*")
+
+#: A quota of the day begins anew within a day; whoever asks for more has made a mistake, and a
+#: countdown of years would be an upload that never ends.
+_LONGEST_WAIT_S = 24 * 3600.0
 
 #: Answers worth another try, besides every 5xx.
 _TRANSIENT = frozenset({408, 425})
@@ -82,15 +90,25 @@ _NONSENSE: tuple[type[Exception], ...] = (
         and not issubclass(error, genai_errors.APIError)
     ),
 )
+#: Clients that google-genai uses when it is told to, or when they are there (httpx, aiohttp), and
+#: what those and google-auth stand on. They are told by where their errors come from, because an
+#: error of a library that is not installed cannot be named, and none needs to be imported for it.
+_HTTP_STACK = frozenset(
+    {"aiohttp", "anyio", "h11", "h2", "http", "httpcore", "httpcore2", "httpx", "httpx2"}
+    | {"requests", "urllib3"}
+)
 #: The SDK reads an answer of another shape with these; only where no code of ours runs inside.
 _MISREAD = (AttributeError, TypeError, IndexError)
 
 
 @contextmanager
 def provider_call(operation: str, name: str = "", *, by_sdk: bool = False) -> Iterator[None]:
-    """Turn what google-genai, httpx2 and the socket raise into this library's errors.
+    """Turn what google-genai and all below it raise into this library's errors.
 
-    Their texts may hold URLs, so only the class is named. ``by_sdk`` says that nothing but the
+    Below it are httpx2, httpx or aiohttp, google-auth with requests, and the socket. Their texts
+    may hold URLs, so only the class is named. What breaks a connection counts as passing, also a
+    certificate that is refused: the tries are bounded, and a name or a certificate is often
+    mended within them. Works around an ``await`` too. ``by_sdk`` says that nothing but the
     SDK runs in the block.
     """
     try:
@@ -100,12 +118,24 @@ def provider_call(operation: str, name: str = "", *, by_sdk: bool = False) -> It
     except genai_errors.APIError as error:
         headers = getattr(error.response, "headers", None)
         raise refusal(operation, error.code, error.details, headers, name=name) from None
+    except auth_errors.GoogleAuthError as error:  # before the call, at Google's token server
+        if isinstance(error, auth_errors.TransportError) or error.retryable:
+            raise ProviderUnavailableError(operation, type(error).__name__) from None
+        raise MissingCredentialsError("Google Cloud") from None
     except _TROUBLE as error:
         raise ProviderUnavailableError(operation, type(error).__name__) from None
     except _NONSENSE + _MISREAD as error:
-        if isinstance(error, _MISREAD) and not by_sdk:
+        if isinstance(error, _MISREAD) and not by_sdk and not _of_the_http_stack(error):
             raise
         raise ProviderUnavailableError(operation, f"bad answer: {type(error).__name__}") from None
+    except Exception as error:
+        if not _of_the_http_stack(error):
+            raise  # a fault of ours
+        raise ProviderUnavailableError(operation, type(error).__name__) from None
+
+
+def _of_the_http_stack(error: Exception) -> bool:
+    return any(base.__module__.partition(".")[0] in _HTTP_STACK for base in type(error).__mro__)
 
 
 def _error_object(body: Any) -> dict[str, Any]:
@@ -144,11 +174,18 @@ def _quotas(error: dict[str, Any]) -> str:
 
 
 def _retry_after_s(error: dict[str, Any], headers: Mapping[str, str]) -> float | None:
-    """RetryInfo first, then the Retry-After header (seconds; its date form is not used here)."""
+    """RetryInfo first, then the Retry-After header: seconds, or the date until when."""
     said = next((str(d["retryDelay"]) for d in _details(error) if "retryDelay" in d), None)
     said = said.removesuffix("s") if said else headers.get("retry-after")
     try:
         wait_s = float(said) if said else math.nan
     except ValueError:
-        return None
-    return max(wait_s, 0.0) if math.isfinite(wait_s) else None
+        wait_s = _seconds_until(said or "")
+    return min(max(wait_s, 0.0), _LONGEST_WAIT_S) if math.isfinite(wait_s) else None
+
+
+def _seconds_until(date: str) -> float:
+    try:
+        return parsedate_to_datetime(date).timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return math.nan
