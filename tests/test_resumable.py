@@ -704,7 +704,7 @@ class TestAnswers:
             f"http://{'a' * 64}.example/{SECRET}",
             f"http://127.0.0.1:{free_port()}/{SECRET}",
         ],
-        ids=range(8),
+        ids=range(7),
     )
     def test_a_session_url_that_leads_nowhere(
         self, sender_at: Callable[[str], Sender], source: Source, session_url: str
