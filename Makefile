@@ -28,7 +28,7 @@ check: install   ## Style and types
 	$(BIN)/mypy
 
 test: install    ## The whole test suite
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-live: install  ## The flows that count, at Google's service: needs GEMINI_API_KEY
 	@if [ -z "$$GEMINI_API_KEY" ]; then \

@@ -249,3 +249,16 @@ def test_every_error_in_the_table_exists() -> None:
     named = re.findall(r"`(\w+Error)`", README)
     assert named
     assert all(hasattr(errors, name) or hasattr(builtins, name) for name in named)
+
+
+def test_the_page_of_errors_has_all_of_them() -> None:
+    from provider_uploads import errors
+
+    def names(cls: type[Exception]) -> set[str]:
+        return {cls.__name__}.union(*map(names, cls.__subclasses__()))
+
+    branches = {"ProviderUploadsError", "TransientError", "PermanentError", "SourceError"}
+    page = (ROOT / "docs" / "errors.md").read_text()
+    rows = re.findall(r"^\| `(\w+Error)` \|", page, re.M)
+    assert len(rows) == len(set(rows))
+    assert set(rows) == names(errors.ProviderUploadsError) - branches

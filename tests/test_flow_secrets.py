@@ -68,7 +68,7 @@ def flower(tmp_path: Path, default_worker_env: dict[str, str]) -> Iterator[httpx
 def traffic(default_redis_broker: RedisProcess) -> Iterator[list[str]]:
     """Every command that Redis gets from here on, as text."""
     seen: list[str] = []
-    client = redis.Redis(port=default_redis_broker.port, decode_responses=True)
+    client = redis.Redis(port=default_redis_broker.port, decode_responses=True, socket_timeout=None)
     monitor = client.monitor()  # type: ignore[no-untyped-call]
     monitor.__enter__()
 
