@@ -24,7 +24,7 @@ from provider_uploads.emulator import EmulatorConfig, LocalGemini
 from provider_uploads.ledger import Ledger
 from provider_uploads.profiles import Profile
 from provider_uploads.settings import settings
-from tests.chaos import Account, table
+from tests.accounts import Account, table
 from tests.nodes import RedisProcess, WorkerProcess
 
 KEY = "a-key-only-tests-know"

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -19,7 +18,8 @@ from provider_uploads import (
     contract,
 )
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
-from tests.chaos import MIB, Account, House
+from tests.accounts import Account
+from tests.chaos import MIB, House
 from tests.conftest import ACCOUNTS, KEY
 from tests.nodes import RedisProcess, wait_until
 
@@ -115,11 +115,12 @@ class TestKilledWorkers:
     def test_all_arrive_once(
         self, house: House, long: bool, report: Callable[[Account], None]
     ) -> None:
-        fleet = house.fleet(3)
+        house.supervise(3)
         tickets = house.submit_mixed(*((1000, 8 * MIB) if long else (60, MIB)))
-        seconds = house.until_ended(tickets, 900 if long else 60, meanwhile=every(1.0, fleet.kill_one))
-        report(house.account("workers killed", seconds))
-        assert fleet.killed
+        seconds = house.until_ended(tickets, 900 if long else 60, every(1.0, house.kill_one))
+        account = house.account("workers killed", seconds)
+        report(account)
+        assert account.killed > 0
 
     class TestWithProductionNumbers:
         @pytest.fixture
@@ -131,9 +132,9 @@ class TestKilledWorkers:
         ) -> None:
             if not long:
                 pytest.skip("half a minute of waiting for dead workers: make test-chaos")
-            fleet = house.fleet(3)
+            house.supervise(3)
             tickets = house.submit_mixed(1000, 8 * MIB)
-            seconds = house.until_ended(tickets, 1500, meanwhile=every(1.0, fleet.kill_one))
+            seconds = house.until_ended(tickets, 1500, every(1.0, house.kill_one))
             account = house.account("workers killed, 30 s", seconds, settle_s=90)
             report(account)
             assert account.recovery_s is not None
@@ -150,10 +151,10 @@ class TestKilledRedis:
     def test_all_arrive_once(
         self, house: House, long: bool, report: Callable[[Account], None]
     ) -> None:
-        fleet = house.fleet(3)
+        house.supervise(3)
         count, most = (1000, 8 * MIB) if long else (40, MIB // 4)
         tickets = house.submit_mixed(count, most)
-        kill_one = every(1.0, fleet.kill_one)
+        kill_one = every(1.0, house.kill_one)
         to_come = [count // 4, count // 2]
 
         def meanwhile(ended: int) -> None:
@@ -164,7 +165,7 @@ class TestKilledRedis:
             elif long:
                 kill_one(ended)
 
-        seconds = house.until_ended(tickets, 900 if long else 60, meanwhile=meanwhile)
+        seconds = house.until_ended(tickets, 900 if long else 60, meanwhile)
         report(house.account("Redis killed twice", seconds, settle_s=40))
 
 
@@ -180,18 +181,22 @@ class TestFaultyProvider:
     ) -> None:
         gemini = house.gemini
         gemini.order_mix(0.2, house.seed, stall_s=3 if long else 0.5, retry_delay_s=0.3)
-        fleet = house.fleet(3)
-        tickets = house.submit_mixed(*((1000, 8 * MIB) if long else (40, MIB // 4)), timeout_s=20 if long else 6)
+        house.supervise(3)
+        tickets = house.submit_mixed(
+            *((1000, 8 * MIB) if long else (40, MIB // 4)), timeout_s=20 if long else 6
+        )
         seconds = house.until_ended(
-            tickets, 900 if long else 60, meanwhile=every(1.0, fleet.kill_one) if long else lambda _: None
+            tickets,
+            900 if long else 60,
+            every(1.0, house.kill_one) if long else lambda _: None,
         )
         faults = gemini.counters()["faults"]["upload"]
-        ends = {one.ticket: one.stage for one in house.status(tickets) if one.stage is not Stage.ACTIVE}
-        stages = [*ends.values()]
+        stages = {one.ticket: one.stage for one in house.statuses(tickets)}
+        ends = {ticket: stage for ticket, stage in stages.items() if stage is not Stage.ACTIVE}
         account = house.account("faulty provider", seconds, ends=ends, settle_s=60)
         report(account)
-        assert stages.count(Stage.FAILED) == faults.get("file_failed", 0)
-        assert stages.count(Stage.TIMED_OUT) == faults.get("file_stuck", 0)
+        assert [*ends.values()].count(Stage.FAILED) == faults.get("file_failed", 0)
+        assert [*ends.values()].count(Stage.TIMED_OUT) == faults.get("file_stuck", 0)
 
 
 class TestKilledMidway:
@@ -207,7 +212,7 @@ class TestKilledMidway:
         self, house: House, long: bool, report: Callable[[Account], None]
     ) -> None:
         size = (256 if long else 32) * MIB
-        fleet = house.fleet(2)
+        workers = house.supervise(2)
         (ticket,) = house.submit([house.file("large.mp4", size)])
 
         def received() -> int:
@@ -215,8 +220,8 @@ class TestKilledMidway:
 
         wait_until(lambda: received() >= 0.4 * size, "40 % of the bytes", 60)
         started = f"Task {contract.UPLOAD}[{ticket}] received"
-        (holder,) = (worker for worker in fleet.workers if started in worker.logs())
-        fleet.kill(holder)
+        (holder,) = (worker for worker in workers if started in worker.logs())
+        house.kill(holder)
         at_death = received()
         seconds = house.until_ended([ticket], 120)
         (upload,) = house.gemini.counters()["uploads"]
@@ -240,25 +245,24 @@ class TestSigterm:
     def test_it_is_gone_at_once_and_nothing_is_late(
         self, house: House, long: bool, report: Callable[[Account], None]
     ) -> None:
-        (stopped,) = house.fleet(1).workers
+        stopped = house.worker()
+        stopped.ready()
         small = house.file("small.mp4", 1000)
-        patience = {"poll_s": self.POLL_S, "max_poll_s": self.POLL_S}
-        waiting = house.submit([small] * 200, **patience)
+        waiting = house.submit([small] * 200, poll_s=self.POLL_S, max_poll_s=self.POLL_S)
         (moving,) = house.submit([house.file("large.mp4", 24 * MIB)])
 
         def all_wait() -> bool:
-            stages = {one.stage for one in house.status(waiting)}
+            stages = {one.stage for one in house.statuses(waiting)}
             return stages == {Stage.PROCESSING} and house.queue.status(moving).sent_bytes > 0
 
         wait_until(all_wait, "200 looks waiting and bytes moving", 30)
-        house.fleets.clear()
-        house.fleet(1)
+        house.supervise(1)
         begun = time.monotonic()
         stopped.kill("SIGTERM")
         wait_until(lambda: stopped.exit_code is not None, "it stops", 5)
         gone_s = time.monotonic() - begun
         seconds = house.until_ended([*waiting, moving], 60)
-        late_s = max(one.processing_s for one in house.status(waiting)) - self.POLL_S
+        late_s = max(one.processing_s for one in house.statuses(waiting)) - self.POLL_S
         report(
             house.account(
                 "SIGTERM",
@@ -266,7 +270,7 @@ class TestSigterm:
                 remark=f"gone after {gone_s:.2f} s, latest look {late_s:.2f} s late",
             )
         )
-        assert {one.polls for one in house.status(waiting)} == {1}
+        assert {one.polls for one in house.statuses(waiting)} == {1}
         assert house.gemini.counters()["operations"]["start"]["requests"] == 201
         assert late_s < 5
 
@@ -289,13 +293,13 @@ class TestTimeouts:
             )
             dying.ready()
         else:
-            house.fleet(2)
+            house.supervise(2)
         if obstacle == "delete answers 503":
             house.gemini.order_fault(Operation.DELETE, FaultKind.UNAVAILABLE, count=5)
         tickets = house.submit([house.file("clip.mp4", 1000)] * count, timeout_s=deadline_s)
         if obstacle == "worker killed":
             wait_until(lambda: dying.exit_code is not None, "it dies before a deletion", 30)
-            house.fleet(2)
+            house.supervise(2)
         seconds = house.until_ended(tickets, 60)
         account = house.account(
             f"timeout, {obstacle}", seconds, ends=dict.fromkeys(tickets, Stage.TIMED_OUT)
@@ -349,7 +353,7 @@ class TestEachInstant:
             return all(worker.exit_code is not None for worker in dying)
 
         wait_until(all_dead, "every worker to die at its instant", 120)
-        house.fleet(2)
+        house.supervise(2)
         seconds = house.until_ended(tickets, 120)
         stuck = dict.fromkeys(tickets[1::4], Stage.TIMED_OUT)
         account = house.account("every instant", seconds, ends=stuck, settle_s=40)
