@@ -246,5 +246,5 @@ class House:
         with self.redis.client as client:
             for row in client.zrange(OPEN_KEY, 0, -1):
                 yield f"row {row!r}"
-            for lease in client.keys(f"{contract.KEY_PREFIX}lease:*"):
+            for lease in client.keys(f"{contract.KEY_PREFIX}lease:{'[0-9a-f]' * 32}"):
                 yield f"lease {lease!r}"

@@ -48,6 +48,7 @@ def report(request: pytest.FixtureRequest) -> Callable[[Account], None]:
     """Put an account into the table and see that it is clean."""
 
     def add(account: Account) -> None:
+        print(account)
         request.config.stash.setdefault(ACCOUNTS, []).append(account)
         account.assert_clean()
 
