@@ -51,7 +51,7 @@ def test_a_connection_closed_under_a_publication_is_an_operational_error(
         "producer.channel.connection = None  # as kombu leaves it\n"
         "message = contract.delete_signature(app, 'one')\n"
         "try:\n"
-        "    message.apply_async(producer=producer, retry=False)\n"
+        "    message.apply_async(producer=producer)\n"
         "except OperationalError:\n"
         "    pass\n"
         "else:\n"
