@@ -134,7 +134,7 @@ class TestKilledWorkers:
             if not long:
                 pytest.skip("half a minute of waiting for dead workers: make test-chaos")
             house.supervise(3)
-            tickets = house.submit_mixed(1000, 8 * MIB)
+            tickets = house.submit_mixed(300, 8 * MIB)
             seconds = house.until_ended(tickets, 1500, every(1.0, house.kill_one))
             account = house.account("workers killed, 30 s", seconds, settle_s=90)
             report(account)
@@ -153,7 +153,7 @@ class TestKilledRedis:
         self, house: House, long: bool, report: Callable[[Account], None]
     ) -> None:
         house.supervise(3)
-        count, most = (1000, 8 * MIB) if long else (40, MIB // 4)
+        count, most = (300, 8 * MIB) if long else (40, MIB // 4)
         tickets = house.submit_mixed(count, most)
         kill_one = every(1.0, house.kill_one)
         to_come = [count // 4, count // 2]
@@ -184,12 +184,12 @@ class TestFaultyProvider:
         gemini.order_mix(0.2, house.seed, stall_s=3 if long else 0.5, retry_delay_s=0.3)
         house.supervise(3)
         tickets = house.submit_mixed(
-            *((1000, 8 * MIB) if long else (40, MIB // 4)), timeout_s=20 if long else 6
+            *((300, 8 * MIB) if long else (40, MIB // 4)), timeout_s=20 if long else 6
         )
         seconds = house.until_ended(
             tickets,
             900 if long else 60,
-            every(1.0, house.kill_one) if long else lambda _: None,
+            every(3.0, house.kill_one) if long else lambda _: None,
         )
         faults = gemini.counters()["faults"]["upload"]
         stages = {one.ticket: one.stage for one in house.statuses(tickets)}
@@ -339,7 +339,7 @@ class TestEachInstant:
         house.gemini.order_fault(
             Operation.START, FaultKind.UNAVAILABLE, match="stumbles", nth=1, count=30
         )
-        instants = INSTANTS * (5 if long else 1)
+        instants = INSTANTS * (2 if long else 1)
         dying = [house.worker(app="tests.faulty_worker", DIE_AT=one) for one in instants]
         for worker in dying:
             worker.ready()
