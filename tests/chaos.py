@@ -108,7 +108,9 @@ class House:
         """Make a file of random bytes."""
         path = self._folder / "files" / name
         path.parent.mkdir(exist_ok=True)
-        data = random.Random(f"{self.seed} {name}").randbytes(size_bytes)
+        chance = random.Random(f"{self.seed} {name}")
+        blocks = (chance.randbytes(min(MIB, size_bytes - at)) for at in range(0, size_bytes, MIB))
+        data = b"".join(blocks)
         path.write_bytes(data)
         self._files[path] = Submitted(size_bytes, hashlib.sha256(data).hexdigest())
         return path

@@ -300,6 +300,7 @@ class TestTimeouts:
         tickets = house.submit([house.file("clip.mp4", 1000)] * count, timeout_s=deadline_s)
         if obstacle == "worker killed":
             wait_until(lambda: dying.exit_code is not None, "it dies before a deletion", 30)
+            house.keep()
             house.supervise(2)
         seconds = house.until_ended(tickets, 60)
         account = house.account(
@@ -348,6 +349,7 @@ class TestEachInstant:
         tickets: list[str] = []
 
         def all_dead() -> bool:
+            house.keep()
             if house.held() < 4 * len(dying):
                 tickets.extend(house.submit(paths, timeout_s=2.0))
             time.sleep(0.2)
