@@ -218,6 +218,7 @@ class House:
         left = [*self._left_behind(expected)]
         print(f"seed {self.seed}; lost: {lost[:5]}; left behind: {left[:5]}")
         counters, logs = self.gemini.counters(), Logs(self.workers)
+        takeovers_s = logs.takeovers_s(self._killed)
         sizes = sum(file.size_bytes for file in self.submitted.values())
         return Account(
             scenario,
@@ -232,7 +233,8 @@ class House:
             left_behind=len(left),
             unused_sessions=sum(one["received_bytes"] == 0 for one in self.gemini.sessions()),
             seconds=round(seconds, 1),
-            recovery_s=logs.recovery_s(self._killed),
+            recovery_s=takeovers_s[int(0.99 * (len(takeovers_s) - 1))] if takeovers_s else None,
+            slowest_s=takeovers_s[-1] if takeovers_s else None,
             remark=remark,
         )
 
