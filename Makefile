@@ -6,7 +6,7 @@ FILES ?=
 PROVIDER ?= local
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-live wheel-guard demo up up-docker bench clean
+.PHONY: help install check test test-chaos test-live wheel-guard demo up up-docker bench clean
 
 help:            ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -29,6 +29,9 @@ check: install   ## Style and types
 
 test: install    ## The whole test suite
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
+test-chaos: install  ## Kill things at length, and print what became of the uploads
+	$(BIN)/pytest tests/test_chaos.py --chaos
 
 test-live: install  ## The flows that count, at Google's service: needs GEMINI_API_KEY
 	@if [ -z "$$GEMINI_API_KEY" ]; then \

@@ -6,6 +6,7 @@ import os
 from typing import Any
 
 from celery import Celery, Task
+from kombu.exceptions import OperationalError
 
 from provider_uploads.errors import ConfigurationError, ProviderUploadsError
 from provider_uploads.keepalive import KeepAlive
@@ -22,6 +23,19 @@ def _refuse_overrides() -> None:
             )
 
 
+class Road(Celery[Any]):
+    """Celery, with one name for a message that could not be sent."""
+
+    def send_task(self, *args: Any, **kwargs: Any) -> Any:
+        """Send a task's message; raises OperationalError if Redis cannot be reached."""
+        try:
+            return super().send_task(*args, **kwargs)
+        except AttributeError as error:
+            # A consumer that lost Redis closes the pooled connections under those who are
+            # publishing, and kombu then finds None in the place of one.
+            raise OperationalError(f"the connection was closed: {error}") from error
+
+
 class RoadTask(Task[Any, Any]):
     """What all our tasks have in common."""
 
@@ -33,7 +47,7 @@ class RoadTask(Task[Any, Any]):
 
 
 _refuse_overrides()
-app = Celery(
+app = Road(
     "provider_uploads",
     task_cls=RoadTask,
     include=[

@@ -132,13 +132,23 @@ def end_upload(ticket: str, error: ProviderUploadsError) -> None:
 
 
 @contextmanager
+def handed_back(subject: str) -> Iterator[None]:
+    """Give the message back when Redis is out of reach: that is no end, it is delivered again."""
+    try:
+        yield
+    except (QueueUnavailableError, OperationalError) as error:
+        log.warning("%s goes back to the queue: %s", subject, error)
+        raise Reject(error, requeue=True) from error
+
+
+@contextmanager
 def recorded(ticket: str, end: Callable[[str, ProviderUploadsError], None]) -> Iterator[None]:
     """End an upload or a question whose task raises: the ledger first, then Celery's result.
 
     A worker that dies in between leaves its message behind, and whoever gets that repeats what
-    is missing. Redis out of reach is no end: the message goes back and is delivered again.
+    is missing.
     """
-    try:
+    with handed_back(ticket):
         try:
             yield
         except (Ignore, Reject, Retry, QueueUnavailableError, OperationalError):
@@ -151,9 +161,6 @@ def recorded(ticket: str, end: Callable[[str, ProviderUploadsError], None]) -> I
             unexpected = UnexpectedError(type(error).__name__, str(error))
             end(ticket, unexpected)
             raise unexpected from error
-    except (QueueUnavailableError, OperationalError) as error:
-        log.warning("%s goes back to the queue: %s", ticket, error)
-        raise Reject(error, requeue=True) from error
 
 
 def unstage(request: UploadRequest) -> None:

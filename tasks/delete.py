@@ -6,19 +6,17 @@ import time
 from typing import Any
 
 from celery import Task
-from celery.exceptions import Reject
 
 from config.policy import policy
 from provider_uploads import contract
 from provider_uploads.errors import (
-    QueueUnavailableError,
     TransientError,
     UnknownTicketError,
 )
 from provider_uploads.records import KEPT_S, Copy, Stage
 from provider_uploads.rows import Row
 from tasks.celery import app
-from tasks.context import files_service, gemini, ledger, log
+from tasks.context import files_service, gemini, handed_back, ledger, log
 from tasks.waiting import come_back
 
 
@@ -29,13 +27,16 @@ def delete_on_timeout(self: Task[Any, Any], upload_id: str) -> None:
     Tried until the provider would have expired the file anyway. Never touches a living upload or
     an ACTIVE file.
     """
+    with handed_back(upload_id):
+        _clean_up(self, upload_id)
+
+
+def _clean_up(task: Task[Any, Any], upload_id: str) -> None:
     try:
         row = ledger().read(upload_id)
     except UnknownTicketError:
         log.warning("%s is older than the ledger remembers: nothing deleted", upload_id)
         return
-    except QueueUnavailableError as error:
-        raise Reject(error, requeue=True) from error
     if row.stage not in {Stage.FAILED, Stage.TIMED_OUT, Stage.CANCELLED}:
         log.warning("%s is %s: nothing deleted", upload_id, row.stage)
         return
@@ -48,8 +49,8 @@ def delete_on_timeout(self: Task[Any, Any], upload_id: str) -> None:
         if _expired(row):
             raise
         log.info("%s not deleted yet: %s", upload_id, error)
-        wait_s = policy.delete_retry.delay(self.request.retries)
-        come_back(self, max(wait_s, error.retry_after_s or 0.0))
+        wait_s = policy.delete_retry.delay(task.request.retries)
+        come_back(task, max(wait_s, error.retry_after_s or 0.0))
 
 
 def _delete(row: Row) -> None:

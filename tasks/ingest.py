@@ -11,6 +11,7 @@ from provider_uploads.errors import NewerPayloadError
 from provider_uploads.records import UploadRequest
 from tasks import canvases
 from tasks.celery import app
+from tasks.context import handed_back
 from tasks.waiting import leave_for_newer
 
 
@@ -27,7 +28,7 @@ def ingest(
         requests = [UploadRequest.read(payload) for payload in payloads]
     except NewerPayloadError as error:
         leave_for_newer(self, [payload["upload_id"] for payload in payloads], error)
-    with app.producer_or_acquire() as producer:
+    with handed_back(f"ingest of {len(requests)}"), app.producer_or_acquire() as producer:
         for request in requests:
             canvases.upload_one(request).apply_async(producer=producer)
         if question_id is not None:

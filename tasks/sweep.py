@@ -17,7 +17,7 @@ def sweep(at_provider: bool = False) -> None:
     sweeping = Sweep(
         ledger(), app, lambda message: message.apply_async(), quiet_s=policy.sweep_quiet_s
     )
-    with sweeping.alone() as alone:
+    with sweeping.alone(policy.lease_s) as alone:
         if not alone:
             return
         for finding in sweeping.unmoved():

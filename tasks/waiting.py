@@ -25,7 +25,10 @@ _STOP_SEEN_S = 0.2
 
 def come_back(task: Task[Any, Any], countdown: float) -> NoReturn:
     """Deliver this message again after ``countdown`` seconds, to any worker."""
-    raise task.retry(countdown=countdown)
+    try:
+        raise task.retry(countdown=countdown)
+    except Reject as error:  # not published; Celery would drop the message
+        raise Reject("its successor could not be sent", requeue=True) from error
 
 
 def try_again(task: Task[Any, Any], row: Row, error: TransientError) -> NoReturn:

@@ -26,6 +26,7 @@ from provider_uploads.emulator import EmulatorConfig, LocalGemini
 from provider_uploads.ledger import Ledger
 from provider_uploads.profiles import Profile
 from provider_uploads.settings import settings
+from tests.accounts import Account, table
 from tests.nodes import RedisProcess, WorkerProcess
 from tests.origins import S3, Origin
 
@@ -47,6 +48,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--live", action="store_true", help="run tests/test_live.py at Google's service"
     )
+    parser.addoption(
+        "--chaos", action="store_true", help="run tests/test_chaos.py at full length, with a table"
+    )
+    parser.addoption("--chaos-seed", type=int, default=1, help="what tests/test_chaos.py draws")
+
+
+ACCOUNTS = pytest.StashKey[list[Account]]()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    accounts = config.stash.get(ACCOUNTS, [])
+    if accounts and config.getoption("--chaos"):
+        terminalreporter.section(f"chaos, seed {config.getoption('--chaos-seed')}")
+        terminalreporter.write_line(table(accounts))
 
 
 @pytest.fixture(scope="session")

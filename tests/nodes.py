@@ -141,10 +141,22 @@ class ProcessContainer:
     _container: Process
     ready_prompt: str
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it serves, or served until it ended."""
+        return self.ready_prompt.encode() in self._container.logs_of_this_run()
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._container.process.poll()
+
+    @property
+    def pid(self) -> int:
+        return int(self._container.process.pid)
+
     def ready(self) -> bool:
-        prompt = self.ready_prompt.encode()
         deadline = time.monotonic() + START_S
-        while prompt not in self._container.logs_of_this_run():
+        while not self.is_ready:
             if self._container.status == "exited" or time.monotonic() > deadline:
                 raise ContainerFailed(
                     self, f"{self._container.name} is not ready:\n{self._container.logs().decode()}"
@@ -201,10 +213,9 @@ class WorkerProcess(ProcessContainer, CeleryWorkerContainer):
         argv = [sys.executable, "-m", *command]
         return cls(Process(argv, name="worker", folder=folder, env=env, cwd=ROOT))
 
-    @property
-    def pid(self) -> int:
-        return int(self._container.process.pid)
-
-    @property
-    def exit_code(self) -> int | None:
-        return self._container.process.poll()
+    @classmethod
+    def beat(cls, folder: Path, env: Mapping[str, str]) -> Process:
+        """Start what sends the sweeps: ``celery -A tasks beat``."""
+        schedule = str(folder / "beat-schedule")
+        argv = [sys.executable, "-m", "celery", "-A", "tasks", "beat", "--schedule", schedule]
+        return Process(argv, name="beat", folder=folder, env=env, cwd=ROOT)

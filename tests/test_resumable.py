@@ -357,6 +357,15 @@ class TestOnTheWire:
             sender_at(wire.url).cancel(wire.session_url)
             assert wire.commands() == ["cancel"]
 
+    @pytest.mark.parametrize(
+        ("code", "error"), [(429, RateLimitedError), (503, ProviderUnavailableError)]
+    )
+    def test_cancel_that_was_not_heard_is_to_be_tried_again(
+        self, sender_at: Callable[[str], Sender], code: int, error: type[Exception]
+    ) -> None:
+        with Wire(cancel=refused(code, None)) as wire, pytest.raises(error):
+            sender_at(wire.url).cancel(wire.session_url)
+
     def test_an_empty_file(
         self, sender_at: Callable[[str], Sender], make_file: Callable[..., Path]
     ) -> None:

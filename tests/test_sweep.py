@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +22,7 @@ from provider_uploads.errors import UploadInactiveError
 from provider_uploads.ledger import Ledger
 from provider_uploads.records import Copy
 from provider_uploads.settings import settings
-from provider_uploads.sweep import Kind
+from provider_uploads.sweep import Kind, Sweep
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, WorkerProcess, wait_until
 
@@ -172,6 +175,29 @@ class TestWithoutWorkers:
         assert "Would be" in run("--dry-run")
         assert "submitted again" in run()
         assert run() == "Nothing is lost and nothing is left behind."
+
+
+def test_a_sweep_that_died_is_soon_out_of_the_way(default_redis_broker: RedisProcess) -> None:
+    """Before, nothing was swept for ten minutes after a worker was killed while it swept."""
+    dying = (
+        "import os, signal, sys\n"
+        "from provider_uploads.ledger import Ledger\n"
+        "from provider_uploads.sweep import Sweep\n"
+        "with Sweep(Ledger(sys.argv[1]), None, None, quiet_s=60).alone(1.0) as alone:\n"
+        "    assert alone\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    url = default_redis_broker.url
+    assert subprocess.run([sys.executable, "-c", dying, url]).returncode == -signal.SIGKILL
+    ledger = Ledger(url)
+    sweep = Sweep(ledger, Celery(set_as_current=False), lambda message: None, quiet_s=60)
+
+    def alone() -> bool:
+        with sweep.alone(1.0) as alone:
+            return alone
+
+    wait_until(alone, "the next sweep", 3)
+    ledger.close()
 
 
 def swept(app: Celery, at_provider: bool = False) -> None:

@@ -14,6 +14,7 @@ from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Op
 from provider_uploads.errors import (
     NameTakenError,
     ProviderUnavailableError,
+    QueueUnavailableError,
     SessionLostError,
     SourceChangedError,
     UploadFailedError,
@@ -27,7 +28,7 @@ from provider_uploads.rows import Row
 from provider_uploads.sources import open_source
 from provider_uploads.transfer import Ended, Interrupted, transfer
 from tests.conftest import KEY, profile_at
-from tests.nodes import wait_until
+from tests.nodes import free_port, wait_until
 from tests.test_resumable import SECRET, Say, Wire, active, final, refused, resource
 
 TICKET = "0123456789abcdef" * 2
@@ -306,6 +307,25 @@ class TestInterruptions:
             attempt(gemini.url, stopping=end)
         assert gemini.files() == []
         assert ledger.read(TICKET).stage is Stage.FAILED
+
+    def test_a_session_that_could_not_be_noted_is_given_up(
+        self, gemini: LocalGemini, path: Path, row: Row, client_at: Callable[[str], Gemini]
+    ) -> None:
+        """Nobody could ever find it again."""
+        nowhere = Ledger(f"redis://127.0.0.1:{free_port()}/0")
+        with open_source(path) as source, pytest.raises(QueueUnavailableError):
+            transfer(
+                nowhere,
+                client_at(gemini.url),
+                row,
+                source,
+                lease=Held(),
+                stopping=lambda: False,
+                progress_every_s=0,
+            )
+        nowhere.close()
+        assert gemini.counters()["operations"]["start"]["requests"] == 1
+        assert gemini.sessions() == []
 
     def test_an_upload_that_ended_before_its_session_was_noted(
         self,

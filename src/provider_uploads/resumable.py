@@ -264,12 +264,18 @@ class Sender:
         return self._ask("query", query_request(session_url), name)
 
     def cancel(self, session_url: str) -> None:
-        """Give a session up; one that is gone or finished is fine."""
+        """Give a session up; one that is gone or finished is fine.
+
+        Raises the refusal of a server that did not get as far as the session.
+        """
         if not self._resumes:
             return
         request = cancel_request(session_url)
         with provider_call("cancel"):
-            self._http.post(request.url, headers=request.headers)
+            response = self._http.post(request.url, headers=request.headers)
+        code, status = response.status_code, response.headers.get("x-goog-upload-status")
+        if (code == 429 or code >= 500) and status is None:
+            raise refusal("cancel", code, response.content, response.headers)
 
     def send(
         self,

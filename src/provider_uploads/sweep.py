@@ -14,12 +14,10 @@ success for a deletion.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
-
-from redis.exceptions import LockError
 
 from provider_uploads import contract
 from provider_uploads.broker import held_tickets
@@ -78,18 +76,13 @@ class Sweep:
         self._quiet_s = quiet_s
 
     @contextmanager
-    def alone(self, at_most_s: float = 600.0) -> Iterator[bool]:
-        """Yield whether no other sweep is under way; it is safe but useless beside one."""
-        with self._ledger.reached():
-            lock = self._ledger.redis.lock(f"{contract.KEY_PREFIX}sweep", timeout=at_most_s)
-            held = lock.acquire(blocking=False)
-        try:
-            yield held
-        finally:
-            if held:
-                # One that took longer than that is no longer alone.
-                with self._ledger.reached(), suppress(LockError):
-                    lock.release()
+    def alone(self, lease_s: float) -> Iterator[bool]:
+        """Yield whether no other sweep is under way; it is safe but useless beside one.
+
+        A sweep that dies with its worker is in the way for ``lease_s`` seconds at most.
+        """
+        with self._ledger.lease("sweep", lease_s) as lease:
+            yield lease is not None
 
     # -- what the ledger knows -----------------------------------------------------------------
 

@@ -12,6 +12,7 @@ from provider_uploads.errors import (
     NameTakenError,
     QueueUnavailableError,
     SessionLostError,
+    TransientError,
     UnsupportedOperationError,
     VerificationError,
 )
@@ -94,7 +95,14 @@ def transfer(
         if session_url is None:
             session_url = gemini.start(row.name, row.request, source.size_bytes)
             resume = False
-            moved = book.uploading(row, session_url)
+            try:
+                moved = book.uploading(row, session_url)
+            except QueueUnavailableError:
+                # Nobody else will ever know of it. Should the note have arrived all the same, the
+                # next attempt finds the session gone and the name free.
+                with suppress(TransientError):
+                    gemini.sender.cancel(session_url)
+                raise
             if moved is None:
                 gemini.sender.cancel(session_url)
                 raise Ended
