@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -380,3 +381,51 @@ def test_no_error_tells_the_session_url(attempt: Attempt) -> None:
 
 def said(file: dict[str, Any]) -> Say:
     return Say(body=json.dumps(file).encode())
+
+
+class TestAgain:
+    """A later attempt, perhaps of another worker."""
+
+    def interrupted(self, gemini: LocalGemini, attempt: Attempt, blocks: int = 2) -> None:
+        """Begin, and stop when so many blocks are sent."""
+        seen = iter(range(100))
+        with pytest.raises(Interrupted):
+            attempt(gemini.url, stopping=lambda: next(seen) >= blocks - 1)
+
+    @pytest.mark.parametrize("same_size", [True, False])
+    def test_another_version_is_not_mixed_in(
+        self, gemini: LocalGemini, attempt: Attempt, path: Path, same_size: bool
+    ) -> None:
+        self.interrupted(gemini, attempt)
+        before = path.stat()
+        path.write_bytes(b"x" * (SIZE if same_size else SIZE + 1))
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+        with pytest.raises(SourceChangedError):
+            attempt(gemini.url)
+        assert gemini.files() == []
+
+    def test_a_copied_file_is_the_same_one_if_it_says_so(
+        self, gemini: LocalGemini, attempt: Attempt, path: Path
+    ) -> None:
+        self.interrupted(gemini, attempt)
+        content, before = path.read_bytes(), path.stat()
+        path.unlink()
+        path.write_bytes(content)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert attempt(gemini.url)[1].size_bytes == SIZE
+        assert gemini.counters()["operations"]["start"]["requests"] == 1
+
+    @pytest.mark.parametrize("finished", [True, False])
+    def test_reading_it_once_more_can_be_stopped(
+        self, gemini: LocalGemini, attempt: Attempt, finished: bool
+    ) -> None:
+        """The hash needs all bytes, also those that are there; for 2 GiB that takes seconds."""
+        if finished:
+            attempt(gemini.url)
+        else:
+            self.interrupted(gemini, attempt)
+        with pytest.raises(Interrupted, match="stopping"):
+            attempt(gemini.url, stopping=lambda: True)
+        assert gemini.counters()["operations"]["upload"]["requests"] == 1
+        assert attempt(gemini.url)[1].size_bytes == SIZE
+        assert len(gemini.files()) == 1

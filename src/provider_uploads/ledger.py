@@ -225,6 +225,7 @@ class Ledger:
         """Record an open session; None when the upload has ended meanwhile."""
         first = {} if row.upload_at else {"upload_at": 0.0}
         size = {} if row.size_bytes is None else {"size_bytes": str(row.size_bytes)}
+        mark = {} if row.source_mark is None else {"source_mark": row.source_mark}
         now = self._update(
             row.request.upload_id,
             (Stage.QUEUED, Stage.UPLOADING),
@@ -236,6 +237,7 @@ class Ledger:
                 "sent_bytes": "0",
                 "copy_at_provider": Copy.PRESENT,
                 **size,
+                **mark,
             },
             unset=("note",),
         )

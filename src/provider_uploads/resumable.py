@@ -288,16 +288,18 @@ class Sender:
     ) -> ProviderFile:
         """Send the source, or with ``resume`` what the server lacks, and verify the result.
 
-        ``on_progress`` gets the bytes handed to the connection so far, a block at a time; what it
-        raises stops the transfer. Raises VerificationError when size or sha256 differ.
+        ``on_progress`` gets the bytes handed to the connection so far, for each block that is sent
+        or read once more; what it raises stops the transfer. Raises VerificationError when size or
+        sha256 differ.
         """
         answer = self.query(session_url, name) if resume else Answer()
         digest = _Digest()
         source.stream.seek(0)
         if answer.file is not None:
-            return verify(answer.file, source)
-        for _ in digest.blocks(source, min(answer.received_bytes, source.size_bytes)):
-            pass  # the hash covers what an earlier attempt sent
+            return verify(answer.file, source, on_progress)
+        there = min(answer.received_bytes, source.size_bytes)
+        for _ in digest.blocks(source, there):  # the hash covers what an earlier attempt sent
+            on_progress(there)
         answer = self._stream(session_url, source, digest, name, on_progress)
         if answer.file is None:
             # `active` after the last byte: ask once more before calling it a doubt.
@@ -358,12 +360,17 @@ def verified(file: ProviderFile, size_bytes: int, sha256: str) -> ProviderFile:
     return file.model_copy(update={"sha256": sha256})
 
 
-def verify(file: ProviderFile, source: Source) -> ProviderFile:
-    """Read the whole source and return ``file`` if it is its copy; else raise VerificationError."""
+def verify(
+    file: ProviderFile, source: Source, on_progress: Progress = lambda sent_bytes: None
+) -> ProviderFile:
+    """Read the whole source and return ``file`` if it is its copy; else raise VerificationError.
+
+    What ``on_progress`` raises stops the reading.
+    """
     digest = _Digest()
     source.stream.seek(0)
     for _ in digest.blocks(source, source.size_bytes):
-        pass
+        on_progress(source.size_bytes)
     source.unchanged()
     return verified(file, source.size_bytes, digest.hash.hexdigest())
 

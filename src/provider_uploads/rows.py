@@ -46,6 +46,8 @@ class Row(Record):
     source_url: str | None = Field(default=None, repr=False)
     #: The source's size as the worker found it.
     size_bytes: int | None = None
+    #: The source's version as the first attempt found it.
+    source_mark: str | None = None
     sent_bytes: int = 0
     look: int = -1
     tag: str | None = None

@@ -57,6 +57,11 @@ class Source:
         """The size at opening."""
         return self.version.size_bytes
 
+    @property
+    def mark(self) -> str:
+        """What a later attempt must find again: the version, but for its size, as text."""
+        return str(self.version.mark)
+
     def unchanged(self, size_bytes: int | None = None) -> Self:
         """Return itself if it still is what it was; else raise SourceChangedError.
 

@@ -12,13 +12,14 @@ from provider_uploads.errors import (
     NameTakenError,
     QueueUnavailableError,
     SessionLostError,
+    SourceChangedError,
     TransientError,
     UnsupportedOperationError,
     VerificationError,
 )
 from provider_uploads.gemini import Gemini
 from provider_uploads.records import ProviderFile
-from provider_uploads.resumable import verify
+from provider_uploads.resumable import Progress, verify
 from provider_uploads.rows import Row
 from provider_uploads.sources import Source
 
@@ -67,13 +68,18 @@ def transfer(
     Raises Interrupted when ``stopping()`` turns true or the lease is lost, Ended when the upload
     has ended otherwise;
     a TransientError where another attempt may succeed (the book says how it must begin);
-    a PermanentError otherwise.
+    SourceChangedError when an earlier attempt began with another version of the source; another
+    PermanentError otherwise.
     """
     if source.size_bytes == 0 and gemini.provider.through_gateway:
         raise UnsupportedOperationError(
             gemini.provider.name, "upload empty", "a file of at least one byte"
         )
-    row = row.model_copy(update={"size_bytes": source.size_bytes})
+    if row.source_mark not in {None, source.mark}:
+        # What an earlier attempt sent is of another version: nobody wants a mixture.
+        expected = source.size_bytes if row.expected_bytes is None else row.expected_bytes
+        raise SourceChangedError(source.path, expected, source.size_bytes)
+    row = row.model_copy(update={"size_bytes": source.size_bytes, "source_mark": source.mark})
     told_at = time.monotonic()
 
     def watch(sent_bytes: int) -> None:
@@ -112,7 +118,7 @@ def transfer(
         )
     except (SessionLostError, NameTakenError) as error:
         # An attempt whose answer was lost may have finished the file: take it, or leave the name.
-        file = _adopt(book, gemini, row, source, error)
+        file = _adopt(book, gemini, row, source, error, watch)
     except VerificationError:
         _abandon(book, gemini, row)
         raise
@@ -128,9 +134,10 @@ def _adopt(
     row: Row,
     source: Source,
     reason: SessionLostError | NameTakenError,
+    watch: Progress,
 ) -> ProviderFile:
     try:
-        return verify(gemini.get(row.name), source)
+        return verify(gemini.get(row.name), source, watch)
     except FileGoneError:
         book.next_generation(row)
         raise reason from None
