@@ -73,6 +73,9 @@ _transport = {
     "visibility_timeout": policy.visibility_timeout_s,
     "unacked_restore_interval": policy.restore_every_s,
     "unacked_restore_throttle": 1,
+    # One worker at a time looks. One that is killed while it does must not keep the others from
+    # it for kombu's five minutes; two at once do no harm, each message is moved in a transaction.
+    "unacked_mutex_expire": policy.restore_every_s,
     "socket_timeout": 10,
     "socket_connect_timeout": 5,
     "health_check_interval": 25,

@@ -36,7 +36,7 @@ def blocks(text: str) -> list[Block]:
 
 
 BLOCKS = blocks(README)
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if blocks(page.read_text())]
 
 
 def console(command: str) -> list[str]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +16,27 @@ from pytest_celery import CeleryTestSetup
 from provider_uploads import Stage, UploadQueue, contract
 from provider_uploads.emulator import EmulatorConfig, LocalGemini
 from tests.conftest import KEY
-from tests.nodes import WorkerProcess, wait_until
+from tests.nodes import ROOT, RedisProcess, WorkerProcess, wait_until
+
+
+def test_a_worker_that_died_looking_for_messages_is_soon_out_of_the_way(
+    default_redis_broker: RedisProcess,
+) -> None:
+    """Before, nothing a dead worker held came back for five minutes."""
+    dying = (
+        "import os, signal\n"
+        "from kombu.transport.redis import Mutex\n"
+        "from tasks.celery import app\n"
+        "channel = app.connection_for_write().default_channel\n"
+        "with channel.conn_or_acquire() as client:\n"
+        "    with Mutex(client, channel.unacked_mutex_key, channel.unacked_mutex_expire):\n"
+        "        os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    env = {**os.environ, "PROVIDER_UPLOADS_REDIS_URL": default_redis_broker.url}
+    done = subprocess.run([sys.executable, "-c", dying], cwd=ROOT, env=env)
+    assert done.returncode == -signal.SIGKILL
+    with default_redis_broker.client as client:
+        assert 0 < client.ttl(f"{contract.KEY_PREFIX}unacked_mutex") <= 5
 
 
 class TestShortVisibility:
