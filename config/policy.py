@@ -32,6 +32,12 @@ class Policy(BaseSettings):
     #: A model may think for long; then the slot is given up, and the question is asked again.
     generate_timeout_s: float = Field(default=600.0, gt=0)
 
+    #: Uploads of the same bytes look this often whether the one that sends them is done; a file
+    #: that expires sooner than that is sent again.
+    reuse_look_first_s: float = Field(default=0.2, gt=0)
+    reuse_look_max_s: float = Field(default=5.0, gt=0)
+    reuse_spare_s: float = Field(default=3600.0, ge=0)
+
     #: A lease outlives a stalled Redis call (2 s) several times and still ends before the 30 s
     #: after which a dead worker's messages come back.
     lease_s: float = Field(default=20.0, gt=0)
@@ -84,6 +90,11 @@ class Policy(BaseSettings):
     def question_looks(self) -> Backoff:
         """Waits of a question for its files."""
         return Backoff(self.question_look_first_s, 1.5, self.question_look_max_s)
+
+    @property
+    def reuse_looks(self) -> Backoff:
+        """Waits of an upload for another one of the same bytes."""
+        return Backoff(self.reuse_look_first_s, 1.5, self.reuse_look_max_s)
 
     @property
     def delete_retry(self) -> Backoff:

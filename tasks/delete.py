@@ -17,6 +17,7 @@ from provider_uploads.records import KEPT_S, Copy, Stage
 from provider_uploads.rows import Row
 from tasks.celery import app
 from tasks.context import files_service, gemini, handed_back, ledger, log
+from tasks.sharing import reuse
 from tasks.waiting import come_back
 
 
@@ -24,8 +25,8 @@ from tasks.waiting import come_back
 def delete_on_timeout(self: Task[Any, Any], upload_id: str) -> None:
     """Delete what an upload that timed out, failed or was cancelled left; gone is success.
 
-    Tried until the provider would have expired the file anyway. Never touches a living upload or
-    an ACTIVE file.
+    Tried until the provider would have expired the file anyway. Never touches a living upload, an
+    ACTIVE file that nobody let go, or one that others use.
     """
     with handed_back(upload_id):
         _clean_up(self, upload_id)
@@ -37,13 +38,17 @@ def _clean_up(task: Task[Any, Any], upload_id: str) -> None:
     except UnknownTicketError:
         log.warning("%s is older than the ledger remembers: nothing deleted", upload_id)
         return
-    if row.stage not in {Stage.FAILED, Stage.TIMED_OUT, Stage.CANCELLED}:
+    if not row.stage.ended or (row.stage is Stage.ACTIVE and row.let_go_at is None):
         log.warning("%s is %s: nothing deleted", upload_id, row.stage)
         return
     if row.copy_at_provider is not Copy.PRESENT:
         return
     try:
-        _delete(row)
+        # Who has left stays away, so a delivery that comes again counts the others only.
+        if row.request.reuse and reuse().leave(row):
+            log.info("%s let go of a file that others use", upload_id)
+        else:
+            _delete(row)
         ledger().deleted(upload_id)
     except TransientError as error:
         if _expired(row):

@@ -37,6 +37,7 @@ from tasks.context import (
     stopping,
     unstage,
 )
+from tasks.sharing import taken
 from tasks.waiting import come_back, leave_for_newer, try_again
 
 
@@ -57,7 +58,7 @@ def upload(self: Task[Any, Any], payload: dict[str, Any]) -> dict[str, Any]:
             row = _row(request)
             if row.claim_upload() is Verdict.GO:
                 try:
-                    row = _send(row, lease)
+                    row = _send(self, row, lease)
                 except Ended:
                     row = ledger().read(request.upload_id)
                 except Interrupted as reason:
@@ -80,7 +81,7 @@ def _row(request: UploadRequest) -> Row:
         return ledger().read(request.upload_id)
 
 
-def _send(row: Row, lease: Any) -> Row:
+def _send(task: Task[Any, Any], row: Row, lease: Any) -> Row:
     """Bring the bytes over and write down what the provider says of them."""
     provider = gemini(row.request.profile)
     reach = Reach.of(settings())
@@ -89,6 +90,11 @@ def _send(row: Row, lease: Any) -> Row:
         with files_service(row.request.profile):
             (file,) = provider.register([row.location], credentials)
     else:
+        # One that has begun to send goes on with it.
+        if row.request.reuse and row.stage is Stage.QUEUED:
+            shared = taken(task, row, reach, lease)
+            if shared is not None:
+                return shared
         with open_source(row.location, reach) as source, files_service(row.request.profile):
             row, file = transfer(
                 ledger(),

@@ -1,4 +1,4 @@
-"""``provider-uploads``: upload, status, cancel, sweep, ask, files, demo, up, emulator.
+"""``provider-uploads``: upload, status, cancel, delete, sweep, ask, files, demo, up, emulator.
 
 Exit codes: 0 all is well; 1 an upload ended without an ACTIVE file; 2 wrong usage, input or
 set-up; 3 Redis or the provider cannot be reached; 130 interrupted.
@@ -31,7 +31,7 @@ from provider_uploads.errors import (
 )
 from provider_uploads.files import Files
 from provider_uploads.questions import DEFAULT_MODEL
-from provider_uploads.records import ProviderFile, Stage, UploadStatus
+from provider_uploads.records import Copy, ProviderFile, Stage, UploadStatus
 from provider_uploads.samples import make_samples
 from provider_uploads.stack import Provider, Stack, StackOptions
 
@@ -97,6 +97,9 @@ _PROFILE = click.option(
 @click.option(
     "--keep-on-timeout", is_flag=True, help="Leave a file that timed out or failed at the provider."
 )
+@click.option(
+    "--reuse", is_flag=True, help="Share the provider's file with other such uploads of its bytes."
+)
 def upload(
     paths: tuple[str, ...],
     wait: bool,
@@ -105,6 +108,7 @@ def upload(
     mime_type: str | None,
     keep_on_timeout: bool,
     profile: str,
+    reuse: bool,
     **patience: float,
 ) -> None:
     """Queue files and print their tickets; with --wait, follow them to ACTIVE.
@@ -119,6 +123,7 @@ def upload(
             "mime_type": mime_type,
             "cleanup_on_timeout": cleanup,
             "profile": profile,
+            "reuse": reuse,
             **patience,
         }
         if len(paths) == 1:
@@ -151,6 +156,20 @@ def cancel(tickets: tuple[str, ...]) -> None:
         for ticket in tickets:
             found = queue.cancel(ticket)
             said = f"had ended: {found}" if found.ended else f"cancelled, was {found}"
+            _say(f"{ticket}  {said}")
+
+
+@cli.command()
+@click.argument("tickets", nargs=-1, required=True, metavar="TICKET...")
+def delete(tickets: tuple[str, ...]) -> None:
+    """Delete the files of ended uploads; one that others share stays until all have done so."""
+    with UploadQueue() as queue:
+        for ticket in tickets:
+            copy = queue.status(ticket).copy_at_provider
+            found = queue.delete(ticket)
+            said = f"left alone, is {found}: cancel it"
+            if found.ended:
+                said = "is being deleted" if copy is Copy.PRESENT else f"{found}: nothing is left"
             _say(f"{ticket}  {said}")
 
 

@@ -99,6 +99,7 @@ class UploadQueue:
         jitter_s: float = 0.2,
         cleanup_on_timeout: bool = True,
         profile: str = DEFAULT_PROFILE,
+        reuse: bool = False,
         api_key: None = None,
     ) -> str:
         """Queue one file, by its path or its s3://, gs:// or https:// URL; return its ticket.
@@ -107,8 +108,12 @@ class UploadQueue:
         seconds, then ``backoff_factor`` times later each, at most ``max_poll_s`` apart (None: no
         cap), ±``jitter_s``. ``profile`` names an account of the workers; a key cannot be given,
         because messages hold no secrets. Raises a SourceError or an InvalidRequestError before
-        anything is queued. Each call is an upload of its own, also of the same file. A URL is not
-        asked for here: whether it is there, and may be read, the worker finds out.
+        anything is queued. A URL is not asked for here: whether it is there, and may be read, the
+        worker finds out.
+
+        Each call is an upload of its own, also of the same file. With ``reuse``, uploads of the
+        same bytes, MIME type and profile share one file at the provider, as long as it is ACTIVE
+        and has an hour to live; ``delete`` says that this one needs it no more.
         """
         _refuse_key(api_key)
         request = request_for(
@@ -124,6 +129,7 @@ class UploadQueue:
             },
             cleanup_on_timeout,
             profile,
+            reuse,
         )
         self._send(request, credential(os.fspath(path)))
         return request.upload_id
@@ -142,6 +148,7 @@ class UploadQueue:
         jitter_s: float = 0.2,
         cleanup_on_timeout: bool = True,
         profile: str = DEFAULT_PROFILE,
+        reuse: bool = False,
         api_key: None = None,
     ) -> str:
         """Copy a binary stream to ``PROVIDER_UPLOADS_STAGING``, queue the copy, return the ticket.
@@ -162,7 +169,7 @@ class UploadQueue:
             "jitter_s": jitter_s,
         }
         request = staged_request(
-            filename, display_name, mime_type, patience, cleanup_on_timeout, profile
+            filename, display_name, mime_type, patience, cleanup_on_timeout, profile, reuse
         )
         staging = staging_at(settings().staging)
         size_bytes = staging.put(request.upload_id, request.source, fileobj)
@@ -186,6 +193,7 @@ class UploadQueue:
         jitter_s: float = 0.2,
         cleanup_on_timeout: bool = True,
         profile: str = DEFAULT_PROFILE,
+        reuse: bool = False,
         api_key: None = None,
     ) -> list[str]:
         """Queue many files, by path or URL, in one message; return their tickets, in order.
@@ -203,7 +211,7 @@ class UploadQueue:
         }
         locations = [os.fspath(path) for path in paths]
         requests = [
-            request_for(location, None, mime_type, patience, cleanup_on_timeout, profile)
+            request_for(location, None, mime_type, patience, cleanup_on_timeout, profile, reuse)
             for location in locations
         ]
         if not requests:
@@ -242,6 +250,7 @@ class UploadQueue:
         model: str = DEFAULT_MODEL,
         config: dict[str, Any] | None = None,
         profile: str = DEFAULT_PROFILE,
+        reuse: bool = False,
         **patience: Unpack[PatienceOptions],
     ) -> str:
         """Queue one question over files; return its ticket, for ``answer``.
@@ -252,7 +261,7 @@ class UploadQueue:
         """
         given = [os.fspath(path) for path in paths]
         uploads = [
-            request_for(path, name, None, dict(patience), True, profile)
+            request_for(path, name, None, dict(patience), True, profile, reuse)
             for path, name in zip(given, names_among(given), strict=True)
         ]
         question = checked(
@@ -285,6 +294,18 @@ class UploadQueue:
         if not found.ended and not self._ledger.cancelled(ticket):
             found = self._ledger.read(ticket).stage  # it ended in between
         if (found is Stage.CANCELLED or not found.ended) and self._ledger.left_behind(ticket):
+            self._publish(contract.delete_signature(self._app, ticket))
+        return found
+
+    def delete(self, ticket: str) -> Stage:
+        """Have an ended upload's file deleted at the provider; return the stage it is in.
+
+        A file that others share (``reuse``) stays until the last of them lets go. A living upload
+        stays as it is: that is for ``cancel``. A second time is harmless. Raises
+        UnknownTicketError.
+        """
+        found = self._ledger.read(ticket).stage
+        if found.ended and self._ledger.let_go(ticket) and self._ledger.left_behind(ticket):
             self._publish(contract.delete_signature(self._app, ticket))
         return found
 

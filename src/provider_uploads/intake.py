@@ -49,6 +49,7 @@ def request_for(
     patience: dict[str, Any],
     cleanup_on_timeout: bool,
     profile: str = DEFAULT_PROFILE,
+    reuse: bool = False,
 ) -> UploadRequest:
     """Return a new upload of the file at a path or URL, with a new id.
 
@@ -71,6 +72,7 @@ def request_for(
             "patience": patience,
             "cleanup_on_timeout": cleanup_on_timeout,
             "profile": profile,
+            "reuse": reuse,
         },
     )
 
@@ -82,6 +84,7 @@ def staged_request(
     patience: dict[str, Any],
     cleanup_on_timeout: bool,
     profile: str = DEFAULT_PROFILE,
+    reuse: bool = False,
 ) -> UploadRequest:
     """Return a new upload of a stream that is to be staged; of ``filename`` only the name counts.
 
@@ -102,6 +105,7 @@ def staged_request(
             "patience": patience,
             "cleanup_on_timeout": cleanup_on_timeout,
             "profile": profile,
+            "reuse": reuse,
         },
     )
 

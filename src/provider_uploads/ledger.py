@@ -36,7 +36,8 @@ from provider_uploads.settings import without_secrets
 #: A row outlives the provider's file by a day.
 ROW_KEPT_S = KEPT_S + 24 * 3600
 
-#: The uploads with something left to do: living ones, and ended ones whose file is to be deleted.
+#: The uploads with something left to do: living ones, and ended ones whose file is to be deleted
+#: because nobody wants it, or because its user let it go.
 OPEN_KEY = f"{contract.KEY_PREFIX}open"
 
 # ARGV[1]: {"ttl": s, "from": [stages] or null, "stamp": {field: s from now}, "set": {field: text},
@@ -59,9 +60,9 @@ for field, value in pairs(order.set) do redis.call('HSET', KEYS[1], field, value
 for _, field in ipairs(order.unset) do redis.call('HDEL', KEYS[1], field) end
 for _, field in ipairs(order.count) do redis.call('HINCRBY', KEYS[1], field, 1) end
 redis.call('EXPIRE', KEYS[1], order.ttl)
-local row = redis.call('HMGET', KEYS[1], 'stage', 'copy_at_provider')
+local row = redis.call('HMGET', KEYS[1], 'stage', 'copy_at_provider', 'let_go_at')
 local living = row[1] == 'QUEUED' or row[1] == 'UPLOADING' or row[1] == 'PROCESSING'
-if living or (row[1] ~= 'ACTIVE' and row[2] == 'present') then
+if living or ((row[1] ~= 'ACTIVE' or row[3]) and row[2] == 'present') then
   redis.call('ZADD', KEYS[2], now, KEYS[1])
 else
   redis.call('ZREM', KEYS[2], KEYS[1])
@@ -69,6 +70,20 @@ end
 redis.call('PUBLISH', KEYS[1], row[1])
 return string.format('%.6f', now)
 """
+
+# Before _WRITE: the row takes the file of another upload, if that one still has it to give. A user
+# lets go by a mark in its row first, so a file that may be deleted by now cannot be taken.
+# KEYS[3]: the giver's row; KEYS[4]: the users of its file. ARGV: the order, giver, taker, seconds.
+_TAKE = (
+    """
+local giver = redis.call('HMGET', KEYS[3], 'stage', 'let_go_at')
+local taker = redis.call('HGET', KEYS[1], 'stage')
+if giver[1] ~= 'ACTIVE' or giver[2] or taker ~= 'QUEUED' then return false end
+redis.call('SADD', KEYS[4], ARGV[2], ARGV[3])
+redis.call('EXPIRE', KEYS[4], ARGV[4])
+"""
+    + _WRITE
+)
 
 # ARGV: the attempt's number and its delivery tag. A look belongs to one message: a lower number,
 # or the same number under another tag, is a copy whose living twin goes on.
@@ -92,6 +107,7 @@ return {verdict, string.format('%.6f', time[1] + time[2] / 1000000), redis.call(
 
 
 _LIVING = (Stage.QUEUED, Stage.UPLOADING, Stage.PROCESSING)
+_ENDED = tuple(stage for stage in Stage if stage.ended)
 
 
 class Ledger:
@@ -112,6 +128,7 @@ class Ledger:
             retry=Retry(NoBackoff(), 0),
         )
         self._write = self.redis.register_script(_WRITE)
+        self._take = self.redis.register_script(_TAKE)
         self._claim_look = self.redis.register_script(_CLAIM_LOOK)
 
     def close(self) -> None:
@@ -134,11 +151,12 @@ class Ledger:
         Reads single fields: the row may be of a newer client.
         """
         with self.reached():
-            stage, copy, request = self.redis.hmget(
-                _key(ticket), "stage", "copy_at_provider", "request"
+            stage, copy, request, let_go = self.redis.hmget(
+                _key(ticket), "stage", "copy_at_provider", "request", "let_go_at"
             )
         kept = not json.loads(request or "{}").get("cleanup_on_timeout", True)
-        return bool(copy == Copy.PRESENT and (stage == Stage.CANCELLED or not kept))
+        unwanted = stage == Stage.CANCELLED or (stage != Stage.ACTIVE and not kept)
+        return bool(copy == Copy.PRESENT and (unwanted or let_go))
 
     def staged(self, ticket: str) -> bool:
         """Whether an upload's source is a staged copy; as with ``left_behind``, single fields."""
@@ -272,9 +290,40 @@ class Ledger:
         """Record that somebody takes care of it."""
         self._update(ticket, tuple(Stage))
 
-    def note(self, ticket: str, text: str) -> None:
-        """Say what a living upload waits for."""
-        self._update(ticket, _LIVING, values={"note": text})
+    def note(self, ticket: str, text: str) -> bool:
+        """Say what a living upload waits for; False when it has ended meanwhile."""
+        return bool(self._update(ticket, _LIVING, values={"note": text}))
+
+    def content(self, row: Row, sha256: str, size_bytes: int) -> Row | None:
+        """Record what is in the source; None when the upload has ended meanwhile."""
+        known = {"content": sha256, "size_bytes": str(size_bytes)}
+        if self._update(row.request.upload_id, (Stage.QUEUED,), values=known) is None:
+            return None
+        return row.model_copy(update={"content": sha256, "size_bytes": size_bytes})
+
+    def took(self, row: Row, file: ProviderFile, giver: str, users: str) -> Row | None:
+        """Record the good end with another upload's file, and both among its ``users``.
+
+        None when the giver has let go of it, or this upload has ended otherwise.
+        """
+        ticket = row.request.upload_id
+        order = _order(
+            (Stage.QUEUED,),
+            stamp={"ended_at": 0},
+            values={"stage": Stage.ACTIVE, **_sent(row, file), "sent_bytes": "0", "reused": "1"},
+            unset=("source_url", "note"),
+        )
+        with self.reached():
+            now = self._take(
+                keys=[_key(ticket), OPEN_KEY, _key(giver), users],
+                args=[order, giver, ticket, ROW_KEPT_S],
+            )
+        changes = {"stage": Stage.ACTIVE, "file": file, "sent_bytes": 0, "reused": True}
+        return None if now is None else row.model_copy(update={**changes, "ended_at": float(now)})
+
+    def let_go(self, ticket: str) -> bool:
+        """Record that nobody wants an ended upload's file any more; False while it lives."""
+        return bool(self._update(ticket, _ENDED, stamp={"let_go_at": 0}))
 
     def stumbled(self, ticket: str, text: str) -> None:
         """Count a try that failed, and say what comes next."""

@@ -134,6 +134,7 @@ class UploadRequest(Record):
 
     ``source`` is a path or a URL, the latter without user info and query: where there are such,
     the whole URL is in the ledger. ``size_bytes`` is None for what only the worker can open.
+    ``reuse`` lets uploads of the same bytes share a file.
     """
 
     version: Literal[1] = contract.PAYLOAD_VERSION
@@ -145,6 +146,7 @@ class UploadRequest(Record):
     profile: ProfileName = DEFAULT_PROFILE
     patience: Patience = Patience()
     cleanup_on_timeout: bool = True
+    reuse: bool = False
 
     @model_validator(mode="after")
     def _stages_its_own(self) -> Self:
@@ -205,6 +207,7 @@ class UploadResult(Record):
     A provider behind a gateway may give no ``uri``; there the ``id`` is what its calls take.
 
     ``id`` is the provider's name (``files/…``), which get and delete take; times are seconds.
+    ``reused`` says that another upload had sent these bytes.
     """
 
     ticket: str
@@ -221,6 +224,7 @@ class UploadResult(Record):
     queued_s: float
     upload_s: float
     processing_s: float
+    reused: bool = False
 
 
 class UploadStatus(Record):
@@ -247,6 +251,7 @@ class UploadStatus(Record):
     uri: str | None = None
     expires_at: datetime | None = None
     copy_at_provider: Copy = Copy.NONE
+    reused: bool = False
     note: str | None = None
     error: dict[str, Any] | None = None
 

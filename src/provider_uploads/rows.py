@@ -49,6 +49,10 @@ class Row(Record):
     #: The source's version as the first attempt found it.
     source_mark: str | None = None
     sent_bytes: int = 0
+    #: The sha256 of the source, where the file is to be shared.
+    content: str | None = None
+    #: Whether the file is another upload's.
+    reused: bool = False
     look: int = -1
     tag: str | None = None
     polls: int = 0
@@ -62,6 +66,8 @@ class Row(Record):
     processing_at: float | None = None
     deadline_at: float | None = None
     ended_at: float | None = None
+    #: When its user had it deleted.
+    let_go_at: float | None = None
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> Self:
@@ -96,7 +102,12 @@ class Row(Record):
 
     @property
     def names(self) -> list[str]:
-        """The provider's names of all generations so far, and the one it chose itself."""
+        """The provider's names of all generations so far, and the one it chose itself.
+
+        Of a file that was taken from another upload, that one.
+        """
+        if self.reused and self.file is not None:
+            return [self.file.name]
         ours = [
             contract.file_name(self.request.upload_id, generation)
             for generation in range(self.generation + 1)
@@ -134,6 +145,7 @@ class Row(Record):
             display_name=self.request.display_name,
             expires_at=file.expires_at,
             polls=self.polls,
+            reused=self.reused,
             **self.seconds(self.ended_at or 0.0),
         )
 
@@ -159,6 +171,7 @@ class Row(Record):
             uri=self.file.uri if self.file else None,
             expires_at=self.file.expires_at if self.file else None,
             copy_at_provider=self.copy_at_provider,
+            reused=self.reused,
             note=self.note,
             error=self.error,
             **self.seconds(now),

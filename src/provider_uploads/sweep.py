@@ -2,7 +2,7 @@
 
     lost       an upload or a question whose message is in no queue and in no worker's hands
                (kombu can lose one between two of its steps): submitted again
-    leftover   an upload that ended badly and whose deletion is on no way: deleted
+    leftover   an upload that ended badly, or was let go, and whose deletion is on no way: deleted
     stray      a file under one of our names that its upload does not want: deleted
     unknown    a file under one of our names of which this Redis knows no upload: another Redis
                may, or it was uploaded without a queue, so it is deleted only where asked for
@@ -29,7 +29,8 @@ from provider_uploads.errors import (
 from provider_uploads.ledger import Ledger
 from provider_uploads.provider import Operation
 from provider_uploads.questions import Questions
-from provider_uploads.records import ProviderFile, Record, Stage
+from provider_uploads.records import Copy, ProviderFile, Record, Stage
+from provider_uploads.reuse import Reuse
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -71,6 +72,7 @@ class Sweep:
         """Leave alone what moved within ``quiet_s`` seconds: its own worker may be at it."""
         self._ledger = ledger
         self._questions = Questions(ledger)
+        self._reuse = Reuse(ledger)
         self._app = app
         self._publish = publish
         self._quiet_s = quiet_s
@@ -158,7 +160,7 @@ class Sweep:
             except NewerPayloadError:
                 continue
             else:
-                if why:
+                if why and not self._reuse.shared(profile, file.name):
                     yield Finding(kind=Kind.STRAY, subject=file.name, profile=profile, why=why)
 
     # -- bringing it to an end -----------------------------------------------------------------
@@ -191,9 +193,10 @@ class Sweep:
 def _unwanted(row: Row, file: ProviderFile, generation: int) -> str:
     """Say why nobody wants this file of an upload; nothing if somebody does."""
     if row.stage is Stage.ACTIVE:
-        wanted = row.file is not None and row.file.name == file.name
-        return "" if wanted else "not the copy its upload ended with"
+        if row.file is None or row.file.name != file.name:
+            return "not the copy its upload ended with"
+        return "its user let it go" if row.copy_at_provider is Copy.DELETED else ""
     if not row.stage.ended:
         return "" if generation == row.generation else "a copy that was given up"
-    cleanup = row.stage is Stage.CANCELLED or row.request.cleanup_on_timeout
+    cleanup = row.stage is Stage.CANCELLED or row.request.cleanup_on_timeout or row.let_go_at
     return f"its upload is {row.stage}" if cleanup else ""
