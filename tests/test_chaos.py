@@ -117,7 +117,7 @@ class TestKilledWorkers:
         self, house: House, long: bool, report: Callable[[Account], None]
     ) -> None:
         house.supervise(3)
-        tickets = house.submit_mixed(*((1000, 8 * MIB) if long else (60, MIB)))
+        tickets = house.submit_mixed(*((1000, 8 * MIB) if long else (40, MIB)))
         seconds = house.until_ended(tickets, 900 if long else 60, every(1.0, house.kill_one))
         account = house.account("workers killed", seconds)
         report(account)
@@ -206,7 +206,7 @@ class TestKilledMidway:
     @pytest.fixture
     def gemini_config(self, long: bool) -> EmulatorConfig:
         return EmulatorConfig(
-            processing_s=0.3, bandwidth_mib_s=40 if long else 12, api_keys=frozenset({KEY})
+            processing_s=0.3, bandwidth_mib_s=40 if long else 20, api_keys=frozenset({KEY})
         )
 
     def test_the_next_sends_the_rest(
