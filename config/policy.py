@@ -70,7 +70,7 @@ class Policy(BaseSettings):
     sweep_quiet_s: float = Field(default=60.0, gt=0)
     #: How often to look for that in Redis, and how often at the provider, where a look costs a
     #: request for every 100 files.
-    sweep_every_s: float = Field(default=60.0, gt=0)
+    sweep_every_s: float = Field(default=15.0, gt=0)
     sweep_provider_every_s: float = Field(default=600.0, gt=0)
     #: Delete files under our names of which this Redis knows nothing. Only where no other Redis,
     #: and nobody without a queue, uploads with the same keys.
