@@ -124,8 +124,8 @@ class TestOutage:
         # All begin together; then it is open, and there is a probe every 0.3 s.
         wait_until(said, "everybody to know")
         begun, before = time.monotonic(), starts()
-        wait_until(lambda: starts() >= before + 4, "some probes", 20)
-        assert time.monotonic() - begun > 0.8
+        wait_until(lambda: starts() >= before + 6, "some probes", 20)
+        assert time.monotonic() - begun > 1.0  # 36 tries at once would be over by now
         assert {status.stage for status in queue.statuses(tickets)} == {Stage.QUEUED}
         gemini.end_fault(outage["id"])
         assert {queue.result(ticket, timeout_s=30).state for ticket in tickets} == {"ACTIVE"}
