@@ -191,6 +191,7 @@ def default_worker_env(
         "PROVIDER_UPLOADS_UPLOAD_RETRY_FIRST_S": "0.05",
         "PROVIDER_UPLOADS_DELETE_RETRY_FIRST_S": "0.05",
         "PROVIDER_UPLOADS_BREAKER_PROBE_FIRST_S": "0.05",
+        "PROVIDER_UPLOADS_BREAKER_PROBE_MAX_S": "0.5",
         **policy,
     }
 
