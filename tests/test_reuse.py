@@ -254,7 +254,8 @@ class TestUsers:
 
 class TestContent:
     def test_the_hash_of_a_file(self, make_file: Callable[..., Path]) -> None:
-        path, told = make_file(size_bytes=2_500_000), []
+        path = make_file(size_bytes=2_500_000)
+        told: list[int] = []
         with open_source(path) as source:
             assert content_of(source, told.append) == hashlib.sha256(path.read_bytes()).hexdigest()
         assert told == [1024**2, 2 * 1024**2, 2_500_000]
