@@ -32,11 +32,12 @@ def quick(quick: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.fixture
-def policy(tmp_path: Path) -> dict[str, str]:
+def policy(tmp_path: Path, gemini: LocalGemini) -> dict[str, str]:
     return {
         "PROVIDER_UPLOADS_SWEEP_QUIET_S": "0.01",
         "PROVIDER_UPLOADS_STAGING": str(tmp_path / "staged"),
         "PROVIDER_UPLOADS_PROFILES__OTHER__API_KEY": KEY,
+        "PROVIDER_UPLOADS_PROFILES__OTHER__BASE_URL": gemini.url,
     }
 
 
@@ -142,7 +143,7 @@ class TestTogether:
         make_file: Callable[..., Path],
         quick: dict[str, Any],
     ) -> None:
-        path = make_file("clip.mp4", 12 * MIB)
+        path = make_file("clip.mp4", 10 * MIB)
         owner = queue.submit(path, **quick)
         wait_until(lambda: queue.status(owner).sent_bytes > 0, "bytes moving")
         followers = [queue.submit(path, **quick) for _ in range(2)]

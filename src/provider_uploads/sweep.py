@@ -153,14 +153,16 @@ class Sweep:
                 continue
             ticket, generation = ours
             try:
-                why = _unwanted(self._ledger.read(ticket), file, generation)
+                row = self._ledger.read(ticket)
+                why = _unwanted(row, file, generation)
             except UnknownTicketError:
                 why = "this Redis knows no upload of it"
                 yield Finding(kind=Kind.UNKNOWN, subject=file.name, profile=profile, why=why)
             except NewerPayloadError:
                 continue
             else:
-                if why and not self._reuse.shared(profile, file.name):
+                # Its users know it by their own profile; another one may have the same key.
+                if why and not self._reuse.shared(row.request.profile, file.name):
                     yield Finding(kind=Kind.STRAY, subject=file.name, profile=profile, why=why)
 
     # -- bringing it to an end -----------------------------------------------------------------
