@@ -86,6 +86,7 @@ def test_submit_writes_a_row_and_one_message_under_the_ticket(
             "jitter_s": 0.2,
         },
         "cleanup_on_timeout": True,
+        "reuse": False,
         "profile": "default",
     }
     status = client.status(ticket)

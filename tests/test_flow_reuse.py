@@ -346,7 +346,13 @@ class TestDelete:
         celery_setup.app.send_task(
             contract.SWEEP, kwargs={"at_provider": True}, queue=contract.CONTROL_QUEUE
         )
-        wait_until(lambda: f"{contract.SWEEP}[" in celery_setup.worker.logs(), "a sweep")
+        wait_until(
+            lambda: any(
+                contract.SWEEP in line and "succeeded" in line
+                for line in celery_setup.worker.logs().splitlines()
+            ),
+            "a sweep",
+        )
         assert queue.sweep(quiet_s=0) == []
         assert names(gemini) == [first.id]
         assert requests(gemini, Operation.DELETE) == 0

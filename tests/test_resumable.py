@@ -425,7 +425,7 @@ class TestResume:
         assert got.headers["content-length"] == str(self.SIZE - offset)
         assert got.body == data[offset:]
         assert file.sha256 == hashlib.sha256(data).hexdigest()
-        assert told[-1:] == ([self.SIZE] if offset < self.SIZE else [])
+        assert told[-1:] == [self.SIZE]
 
     def test_a_finished_file_whose_answer_was_lost(
         self, sender_at: Callable[[str], Sender], source: Source
