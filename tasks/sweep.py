@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from config.policy import policy
 from provider_uploads import contract
 from provider_uploads.errors import ProviderUploadsError
+from provider_uploads.gemini import Gemini
 from provider_uploads.settings import settings
-from provider_uploads.sweep import Kind, Sweep
+from provider_uploads.staging import staging_at
+from provider_uploads.sweep import Finding, Kind, Sweep
 from tasks.celery import app
 from tasks.context import gemini, ledger, log
 
 
 @app.task(name=contract.SWEEP, ignore_result=True)
 def sweep(at_provider: bool = False) -> None:
-    """Sweep the ledger; with ``at_provider`` also what every profile holds at its provider."""
+    """Sweep the ledger; with ``at_provider`` also the staging place and every profile's files."""
     sweeping = Sweep(
-        ledger(), app, lambda message: message.apply_async(), quiet_s=policy.sweep_quiet_s
+        ledger(),
+        app,
+        lambda message: message.apply_async(),
+        quiet_s=policy.sweep_quiet_s,
+        staging=staging_at(settings().staging) if settings().staging else None,
     )
     with sweeping.alone(policy.lease_s) as alone:
         if not alone:
             return
         for finding in sweeping.unmoved():
-            log.warning("sweep: %s %s: %s", finding.kind, finding.subject, finding.why)
-            sweeping.mend(finding, {})
+            _mend(sweeping, finding)
         if at_provider:
+            _sweep_staging(sweeping)
             for name in settings().profile_names:
                 _sweep_provider(sweeping, name)
+
+
+def _sweep_staging(sweeping: Sweep) -> None:
+    try:
+        for finding in sweeping.staged():
+            _mend(sweeping, finding)
+    except ProviderUploadsError as error:
+        log.warning("sweep of the staging place: %s", error)
 
 
 def _sweep_provider(sweeping: Sweep, profile: str) -> None:
@@ -35,7 +51,11 @@ def _sweep_provider(sweeping: Sweep, profile: str) -> None:
         for finding in [*sweeping.at_provider(profile, provider)]:
             if finding.kind is Kind.UNKNOWN and not policy.sweep_unknown:
                 continue
-            log.warning("sweep: %s %s: %s", finding.kind, finding.subject, finding.why)
-            sweeping.mend(finding, {profile: provider})
+            _mend(sweeping, finding, {profile: provider})
     except ProviderUploadsError as error:
         log.warning("sweep of profile %s: %s", profile, error)
+
+
+def _mend(sweeping: Sweep, finding: Finding, providers: Mapping[str, Gemini] = {}) -> None:
+    log.warning("sweep: %s %s: %s", finding.kind, finding.subject, finding.why)
+    sweeping.mend(finding, providers)

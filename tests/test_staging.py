@@ -63,6 +63,16 @@ def is_there(staging: Staging) -> bool:
 
 
 class TestEveryPlace:
+    def test_what_is_there_and_since_when(self, staging: Staging) -> None:
+        assert staging.upload_ids() == []
+        staging.put(ID, "clip.mp4", io.BytesIO(CONTENT))
+        assert staging.upload_ids() == [ID]
+        assert staging.quiet(ID, -5)  # seconds in the future: clocks may differ
+        assert not staging.quiet(ID, 60)
+        staging.remove(ID)
+        assert staging.upload_ids() == []
+        assert not staging.quiet(ID, -5)
+
     def test_in_out_and_away_more_than_once(self, staging: Staging, place: str) -> None:
         stream = io.BytesIO(b"skipped" + CONTENT)
         stream.seek(7)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -153,6 +155,26 @@ class TestWithoutWorkers:
             assert len([*files.list()]) == 1
             assert self.kinds(queue, dry_run=False, unknown=True) == [(Kind.UNKNOWN, ours.id)]
             assert [*files.list()] == []
+
+    def test_staged_copies_that_no_upload_will_read(
+        self, queue: UploadQueue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        place = tmp_path / "staging"
+        place.mkdir()
+        monkeypatch.setenv("PROVIDER_UPLOADS_STAGING", str(place))
+        settings.cache_clear()
+        waits = queue.submit_stream(io.BytesIO(b"waits"), filename="a.txt")
+        ended = queue.submit_stream(io.BytesIO(b"ended"), filename="b.txt")
+        queue.cancel(ended)
+        abandoned, young = "0" * 32, "1" * 32
+        for name in (abandoned, young, "not-a-copy.txt"):
+            (place / name).write_bytes(b"bytes")
+        for name in (abandoned, "not-a-copy.txt", waits):
+            os.utime(place / name, (1, 1))
+        found = {(Kind.STAGED, ended), (Kind.STAGED, abandoned)}
+        assert set(self.kinds(queue)) == found
+        assert set(self.kinds(queue, dry_run=False)) == found
+        assert {path.name for path in place.iterdir()} == {waits, young, "not-a-copy.txt"}
 
     def test_the_command(
         self,

@@ -314,7 +314,7 @@ class UploadQueue:
     def sweep(
         self, *, dry_run: bool = True, unknown: bool = False, quiet_s: float = 60.0
     ) -> list[Finding]:
-        """Find what nobody moves any more, here and at the provider of every profile with a key.
+        """Find what nobody moves any more: here, staged, and at every profile's provider.
 
         Unless ``dry_run``, bring it to its end: submit again what was lost, delete what was left.
         Files that this Redis knows nothing of are deleted only with ``unknown``. What moved within
@@ -324,8 +324,11 @@ class UploadQueue:
 
         with ExitStack() as opened:
             found: list[Finding] = []
-            sweep = Sweep(self._ledger, self._app, self._publish, quiet_s=quiet_s)
+            place = settings().staging
+            staging = staging_at(place) if place else None
+            sweep = Sweep(self._ledger, self._app, self._publish, quiet_s=quiet_s, staging=staging)
             found += sweep.unmoved()
+            found += sweep.staged()
             providers = {
                 name: opened.enter_context(Gemini.of_profile(name))
                 for name in settings().profile_names

@@ -165,6 +165,7 @@ def findings(found: Sequence[Finding], *, dry_run: bool, unknown: bool) -> Table
     done = {
         Kind.LOST: "submitted again",
         Kind.LEFTOVER: "deletion sent",
+        Kind.STAGED: "removed",
         Kind.STRAY: "deleted",
         Kind.UNKNOWN: "deleted" if unknown else "left alone",
     }

@@ -11,6 +11,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -49,6 +50,12 @@ class Place(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a copy; raises FileNotFoundError."""
+
+    def names(self) -> list[str]:
+        """Return the names of all there is, copies or not."""
+
+    def written_at(self, name: str) -> datetime:
+        """Return when a copy was last written to; raises FileNotFoundError."""
 
     def reached(self, shown: str) -> Any:
         """Return a context that turns the place's errors into ours."""
@@ -106,6 +113,17 @@ class Staging:
         with suppress(FileNotFoundError), self.place.reached(locations.staged(upload_id, "")):
             self.place.remove(upload_id)
 
+    def upload_ids(self) -> list[str]:
+        """Return whose copies are there, also those that are being written."""
+        with self.place.reached("the staging place"):
+            return [name for name in self.place.names() if locations.is_upload_id(name)]
+
+    def quiet(self, upload_id: str, seconds: float) -> bool:
+        """Whether a copy is there, and nobody has written to it for so long."""
+        with suppress(FileNotFoundError), self.place.reached(locations.staged(upload_id, "")):
+            return self.place.written_at(upload_id) < datetime.now(UTC) - timedelta(seconds=seconds)
+        return False
+
 
 def staging_at(place: str | None) -> Staging:
     """Return the staging in a folder or at an fsspec URL; raises ConfigurationError without one."""
@@ -136,6 +154,12 @@ class _Folder:
 
     def remove(self, name: str) -> None:
         (self.folder / name).unlink()
+
+    def names(self) -> list[str]:
+        return [path.name for path in self.folder.iterdir()]
+
+    def written_at(self, name: str) -> datetime:
+        return datetime.fromtimestamp((self.folder / name).stat().st_mtime, UTC)
 
     @contextmanager
     def reached(self, shown: str) -> Iterator[None]:
@@ -180,6 +204,18 @@ class _Remote:
     def remove(self, name: str) -> None:
         files, path = self._at(name)
         files.rm_file(path)
+
+    def names(self) -> list[str]:
+        files, path = self._at("")
+        try:
+            return [entry.rpartition("/")[2] for entry in files.ls(path, detail=False)]
+        except FileNotFoundError:  # a bucket has no folders: nothing was staged yet
+            return []
+
+    def written_at(self, name: str) -> datetime:
+        files, path = self._at(name)
+        said: datetime = files.modified(path)
+        return said if said.tzinfo else said.replace(tzinfo=UTC)
 
     def reached(self, shown: str) -> Any:
         return buckets.asked(shown)

@@ -3,6 +3,7 @@
     lost       an upload or a question whose message is in no queue and in no worker's hands
                (kombu can lose one between two of its steps): submitted again
     leftover   an upload that ended badly, or was let go, and whose deletion is on no way: deleted
+    staged     a staged copy whose upload has ended, or was never queued: removed
     stray      a file under one of our names that its upload does not want: deleted
     unknown    a file under one of our names of which this Redis knows no upload: another Redis
                may, or it was uploaded without a queue, so it is deleted only where asked for
@@ -31,6 +32,7 @@ from provider_uploads.provider import Operation
 from provider_uploads.questions import Questions
 from provider_uploads.records import Copy, ProviderFile, Record, Stage
 from provider_uploads.reuse import Reuse
+from provider_uploads.staging import Staging
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -40,11 +42,17 @@ if TYPE_CHECKING:
     from provider_uploads.rows import Row
 
 
+#: A copy without an upload may still be being written; a web app that has not added a block to it
+#: for so long is gone.
+_BEING_STAGED_S = 3600.0
+
+
 class Kind(StrEnum):
     """What was found."""
 
     LOST = "lost"
     LEFTOVER = "leftover"
+    STAGED = "staged"
     STRAY = "stray"
     UNKNOWN = "unknown"
 
@@ -54,7 +62,8 @@ class Finding(Record):
 
     kind: Kind
     subject: str
-    profile: str
+    #: None where no account has to do with it.
+    profile: str | None = None
     why: str
 
 
@@ -68,6 +77,7 @@ class Sweep:
         publish: Callable[[Signature[Any]], object],
         *,
         quiet_s: float,
+        staging: Staging | None = None,
     ) -> None:
         """Leave alone what moved within ``quiet_s`` seconds: its own worker may be at it."""
         self._ledger = ledger
@@ -76,6 +86,7 @@ class Sweep:
         self._app = app
         self._publish = publish
         self._quiet_s = quiet_s
+        self._staging = staging
 
     @contextmanager
     def alone(self, lease_s: float) -> Iterator[bool]:
@@ -139,6 +150,26 @@ class Sweep:
             why = "a question, and no message moves it"
             yield Finding(kind=Kind.LOST, subject=ticket, profile=question.profile, why=why)
 
+    # -- what is staged ------------------------------------------------------------------------
+
+    def staged(self) -> Iterator[Finding]:
+        """Yield staged copies that no upload will read, of the place given if there is one.
+
+        Raises SourceUnavailableError where that is out of reach.
+        """
+        staging = self._staging
+        for ticket in staging.upload_ids() if staging else ():
+            quiet_s = self._quiet_s
+            try:
+                stage = self._ledger.read(ticket).stage
+                why = f"its upload is {stage}" if stage.ended else ""
+            except UnknownTicketError:
+                quiet_s, why = max(quiet_s, _BEING_STAGED_S), "it was never queued"
+            except NewerPayloadError:
+                continue
+            if why and staging and staging.quiet(ticket, quiet_s):
+                yield Finding(kind=Kind.STAGED, subject=ticket, why=why)
+
     # -- what the provider has -----------------------------------------------------------------
 
     def at_provider(self, profile: str, gemini: Gemini) -> Iterator[Finding]:
@@ -170,7 +201,9 @@ class Sweep:
     def mend(self, finding: Finding, providers: Mapping[str, Gemini]) -> None:
         """Do what the kind of finding calls for."""
         if finding.kind in {Kind.STRAY, Kind.UNKNOWN}:
-            providers[finding.profile].delete(finding.subject)
+            providers[finding.profile or ""].delete(finding.subject)
+        elif finding.kind is Kind.STAGED and self._staging:
+            self._staging.remove(finding.subject)
         elif finding.kind is Kind.LEFTOVER:
             self._ledger.touch(finding.subject)
             self._publish(contract.delete_signature(self._app, finding.subject))
