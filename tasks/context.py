@@ -17,12 +17,14 @@ from kombu.exceptions import OperationalError
 from config.policy import policy
 from provider_uploads.breaker import Breaker
 from provider_uploads.errors import (
+    NewerPayloadError,
     ProviderUnavailableError,
     ProviderUploadsError,
     QueueUnavailableError,
     RateLimitedError,
     ServiceDownError,
     UnexpectedError,
+    UnknownTicketError,
     UploadCancelledError,
 )
 from provider_uploads.gemini import Gemini
@@ -116,19 +118,32 @@ def questions() -> Questions:
     return Questions(ledger())
 
 
-def end_upload(ticket: str, error: ProviderUploadsError) -> None:
+def end_upload(ticket: str, error: ProviderUploadsError) -> ProviderUploadsError:
     """Write the end down and, if anything may be left at the provider, have it deleted.
+
+    Returns the error it ended with: another one if it had ended before, as one that was cancelled
+    and lost its file under a look.
 
     The deletion is sent here and not as an errback: Celery sends errbacks as a group, whose result
     the worker then subscribes to, and a stopping worker waits 20 s for that subscription.
     """
-    ledger().failed(ticket, error)
+    if not ledger().failed(ticket, error):
+        error = _stands(ticket, error)
     if isinstance(error, UploadCancelledError):
         ledger().present_again(ticket)  # this worker may have finished it after the deletion
     if ledger().staged(ticket):
         _unstage(ticket)
     if ledger().left_behind(ticket):
         canvases.clean_up(ticket).apply_async()
+    return error
+
+
+def _stands(ticket: str, error: ProviderUploadsError) -> ProviderUploadsError:
+    try:
+        row = ledger().read(ticket)
+    except (UnknownTicketError, NewerPayloadError):
+        return error
+    return error if row.error is None else row.failure()
 
 
 @contextmanager
@@ -142,8 +157,12 @@ def handed_back(subject: str) -> Iterator[None]:
 
 
 @contextmanager
-def recorded(ticket: str, end: Callable[[str, ProviderUploadsError], None]) -> Iterator[None]:
+def recorded(
+    ticket: str, end: Callable[[str, ProviderUploadsError], ProviderUploadsError]
+) -> Iterator[None]:
     """End an upload or a question whose task raises: the ledger first, then Celery's result.
+
+    ``end`` writes the error down and returns the one that stands.
 
     A worker that dies in between leaves its message behind, and whoever gets that repeats what
     is missing.
@@ -154,13 +173,11 @@ def recorded(ticket: str, end: Callable[[str, ProviderUploadsError], None]) -> I
         except (Ignore, Reject, Retry, QueueUnavailableError, OperationalError):
             raise
         except ProviderUploadsError as error:
-            end(ticket, error)
-            raise
+            raise end(ticket, error) from None
         except Exception as error:  # a fault of ours must not leave an upload that never ends
             log.exception("%s failed unexpectedly", ticket)
             unexpected = UnexpectedError(type(error).__name__, str(error))
-            end(ticket, unexpected)
-            raise unexpected from error
+            raise end(ticket, unexpected) from error
 
 
 def unstage(request: UploadRequest) -> None:

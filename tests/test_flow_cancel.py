@@ -12,7 +12,7 @@ from pytest_celery import CeleryTestSetup
 
 from provider_uploads import Stage, UploadQueue
 from provider_uploads.cli import main
-from provider_uploads.emulator import EmulatorConfig, LocalGemini
+from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from provider_uploads.errors import UnknownTicketError, UploadCancelledError
 from provider_uploads.records import Copy
 from provider_uploads.settings import settings
@@ -77,6 +77,27 @@ def test_while_it_is_processed(
         result.get(timeout=10)
     looks = queue.status(ticket).polls
     assert gemini.counters()["operations"]["get"]["requests"] == looks
+
+
+class TestUnderALook:
+    """The look is on its way when the upload is cancelled and its file disappears."""
+
+    def test_the_result_says_cancelled_as_the_ledger_does(
+        self,
+        queue: UploadQueue,
+        celery_setup: CeleryTestSetup,
+        gemini: LocalGemini,
+        make_file: Callable[..., Path],
+    ) -> None:
+        gemini.order_fault(Operation.GET, FaultKind.STALL, stall_s=1.0)
+        ticket = queue.submit(make_file(), timeout_s=600, poll_s=0.1, jitter_s=0)
+        wait_until(lambda: queue.status(ticket).polls == 1, "a look")
+        assert queue.cancel(ticket) is Stage.PROCESSING
+        gemini.advance_clock(49 * 3600)
+        result: AsyncResult[object] = AsyncResult(ticket, app=celery_setup.app)
+        with pytest.raises(UploadCancelledError):
+            result.get(timeout=10)
+        assert gemini.counters()["operations"]["get"]["by_status"]["403"] == 1
 
 
 def test_before_it_begins(

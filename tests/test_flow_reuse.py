@@ -33,6 +33,7 @@ def quick(quick: dict[str, Any]) -> dict[str, Any]:
 
 @pytest.fixture
 def policy(tmp_path: Path, gemini: LocalGemini) -> dict[str, str]:
+    (tmp_path / "staged").mkdir()
     return {
         "PROVIDER_UPLOADS_SWEEP_QUIET_S": "0.01",
         "PROVIDER_UPLOADS_STAGING": str(tmp_path / "staged"),
@@ -94,7 +95,6 @@ def test_a_second_one_sends_nothing(
     assert (status.stage, status.sent_bytes, status.reused) == (Stage.ACTIVE, 0, True)
     assert requests(gemini, Operation.GET) == looks + 1
 
-    (tmp_path / "staged").mkdir()
     streamed = queue.submit_stream(BytesIO(path.read_bytes()), filename="c.mp4", **quick)
     assert queue.result(streamed, timeout_s=WAIT_S).id == first.id
     wait_until(lambda: not [*(tmp_path / "staged").iterdir()], "its staged copy is removed")

@@ -368,18 +368,20 @@ class Ledger:
             )
         )
 
-    def failed(self, ticket: str, error: errors.ProviderUploadsError) -> None:
-        """Record a bad end: TIMED_OUT for an UploadInactiveError, else FAILED."""
+    def failed(self, ticket: str, error: errors.ProviderUploadsError) -> bool:
+        """Record a bad end, TIMED_OUT for an UploadInactiveError, else FAILED.
+
+        False when it has ended already, or is unknown.
+        """
         timed_out = isinstance(error, errors.UploadInactiveError)
-        self._update(
-            ticket,
-            _LIVING,
-            stamp={"ended_at": 0},
-            values={
-                "stage": Stage.TIMED_OUT if timed_out else Stage.FAILED,
-                "error": json.dumps(error.as_record()),
-            },
-            unset=("source_url", "note"),
+        values = {
+            "stage": Stage.TIMED_OUT if timed_out else Stage.FAILED,
+            "error": json.dumps(error.as_record()),
+        }
+        return bool(
+            self._update(
+                ticket, _LIVING, stamp={"ended_at": 0}, values=values, unset=("source_url", "note")
+            )
         )
 
     def withdrawn(self, tickets: Iterable[str]) -> None:

@@ -120,9 +120,12 @@ class Questions:
         """Record the good end."""
         self._end(answer.ticket, "answer", answer.model_dump_json())
 
-    def failed(self, ticket: str, error: errors.ProviderUploadsError) -> None:
-        """Record the bad end."""
+    def failed(
+        self, ticket: str, error: errors.ProviderUploadsError
+    ) -> errors.ProviderUploadsError:
+        """Record the bad end; return it."""
         self._end(ticket, "error", json.dumps(error.as_record()))
+        return error
 
     def _end(self, ticket: str, field: str, value: str) -> None:
         with self._ledger.reached(), self._ledger.redis.pipeline() as pipe:
