@@ -36,6 +36,8 @@ class Profile(BaseModel):
     base_url: str = GEMINI_URL
     api_version: str = "v1beta"
     headers: Headers = Field(default_factory=dict)
+    #: What the account may do; none: ``PROVIDER_UPLOADS_TIER``.
+    tier: str | None = None
 
     @property
     def provider(self) -> Provider:

@@ -58,7 +58,12 @@ class Settings(BaseSettings):
     api_version: str = "v1beta"
     #: Sent with every request to the provider, such as a gateway's ``x-model-provider``.
     headers: Headers = Field(default_factory=dict)
-    #: Accounts besides the default one, which is the five settings above.
+    #: What the default account may do, by the name of a tier in ``config/tiers.toml``.
+    tier: str = Field(
+        default="free",
+        validation_alias=AliasChoices("PROVIDER_UPLOADS_TIER", "GEMINI_BATCH_TIER", "POLLUX_TIER"),
+    )
+    #: Accounts besides the default one, which is the six settings above.
     profiles: dict[ProfileName, Profile] = Field(default_factory=dict)
     #: Seconds without a byte in either direction before a request to the provider is given up.
     provider_timeout_s: float = Field(default=60.0, gt=0)
