@@ -3,7 +3,10 @@
 from kombu import Exchange, Queue
 
 from config.policy import policy
+from config.tiers import TASKS, tier_of
 from provider_uploads import contract
+from provider_uploads.lanes import transfer_queues
+from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.records import KEPT_S
 from provider_uploads.settings import settings
 
@@ -19,11 +22,13 @@ task_serializer = "json"
 result_serializer = "json"
 result_extended = False  # arguments stay out of the result rows
 
-# A plain `celery -A tasks worker` serves both queues; a fleet runs `-Q transfer` and `-Q control`
-# apart, because a pool full of long uploads makes a look wait for a slot.
+# A plain `celery -A tasks worker` serves all queues; a fleet runs `-Q transfer` and `-Q control`
+# apart, because a pool full of long uploads makes a look wait for a slot. The lanes of all profiles
+# that a worker knows come with `-Q transfer` (tasks/fleet.py).
+_profiles = {DEFAULT_PROFILE, *settings().profiles}
 task_queues = [
     Queue(name, Exchange(name), routing_key=name)
-    for name in (contract.TRANSFER_QUEUE, contract.CONTROL_QUEUE)
+    for name in (*transfer_queues(_profiles), contract.CONTROL_QUEUE)
 ]
 task_default_queue = contract.CONTROL_QUEUE
 task_create_missing_queues = False  # a misspelt queue is an error, not a place nobody looks
@@ -53,6 +58,15 @@ beat_schedule = {
     },
 }
 
+# The tier's rates, as Celery's own attribute: Flower and `inspect registered` show them, and
+# `celery control rate_limit` changes them. What enforces them is provider_uploads.limits, for the
+# whole fleet; Celery's own enforcement is off: it is per worker, and under a backlog it collapses
+# to about one task a second (celery#5927).
+task_annotations = {
+    name: {"rate_limit": tier_of(DEFAULT_PROFILE).rate(work)} for work, name in TASKS.items()
+}
+worker_disable_rate_limits = True
+
 # A message is done when its work is done: a worker that dies gives it back.
 task_acks_late = True
 task_reject_on_worker_lost = True
@@ -63,7 +77,7 @@ worker_prefetch_multiplier = 1
 
 # The work is I/O: threads share one connection pool and one SDK client.
 worker_pool = "threads"
-worker_concurrency = 16
+worker_concurrency = tier_of(DEFAULT_PROFILE).transfer_concurrency
 
 _transport = {
     # Ours alone: see contract.KEY_PREFIX.
@@ -76,6 +90,8 @@ _transport = {
     # One worker at a time looks. One that is killed while it does must not keep the others from
     # it for kombu's five minutes; two at once do no harm, each message is moved in a transaction.
     "unacked_mutex_expire": policy.restore_every_s,
+    # In turn from all lanes, and none from one whose uploads only wait for their turns.
+    "queue_order_strategy": "provider_uploads.lanes:LaneCycle",
     "socket_timeout": 10,
     "socket_connect_timeout": 5,
     "health_check_interval": 25,

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from provider_uploads import contract
 from provider_uploads.settings import settings
-from provider_uploads.tiers import Tier, Tiers
+from provider_uploads.tiers import Tier, Tiers, Work
+
+#: The task that does each kind of work.
+TASKS = {
+    Work.UPLOAD: contract.UPLOAD,
+    Work.POLL: contract.POLL,
+    Work.DELETE: contract.DELETE,
+    Work.GENERATE: contract.GENERATE,
+}
 
 tiers = Tiers.read(Path(__file__).with_name("tiers.toml"))
 

@@ -20,9 +20,9 @@ from provider_uploads.records import UploadRequest
 from tasks.celery import app
 
 
-def upload_one(request: UploadRequest) -> Signature[Any]:
+def upload_one(request: UploadRequest, queue: str = contract.TRANSFER_QUEUE) -> Signature[Any]:
     """Upload one file and wait until it is ACTIVE."""
-    return contract.upload_signature(app, request)
+    return contract.upload_signature(app, request, queue)
 
 
 def wait_until_active(request: UploadRequest) -> Signature[Any]:

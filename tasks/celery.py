@@ -58,6 +58,7 @@ app = Road(
         "tasks.generate",
         "tasks.sweep",
         "tasks.unstage",
+        "tasks.fleet",
     ],
 )
 app.config_from_object("config.celeryconfig")

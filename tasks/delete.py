@@ -15,24 +15,26 @@ from provider_uploads.errors import (
 )
 from provider_uploads.records import KEPT_S, Copy, Stage
 from provider_uploads.rows import Row
+from provider_uploads.tiers import Work
 from tasks.celery import app
 from tasks.context import files_service, gemini, handed_back, ledger, log
 from tasks.sharing import reuse
+from tasks.turns import limited, turn_or_come_back
 from tasks.waiting import come_back
 
 
 @app.task(name=contract.DELETE, bind=True, ignore_result=True)
-def delete_on_timeout(self: Task[Any, Any], upload_id: str) -> None:
+def delete_on_timeout(self: Task[Any, Any], upload_id: str, turn: str = "") -> None:
     """Delete what an upload that timed out, failed or was cancelled left; gone is success.
 
     Tried until the provider would have expired the file anyway. Never touches a living upload, an
     ACTIVE file that nobody let go, or one that others use.
     """
     with handed_back(upload_id):
-        _clean_up(self, upload_id)
+        _clean_up(self, upload_id, turn)
 
 
-def _clean_up(task: Task[Any, Any], upload_id: str) -> None:
+def _clean_up(task: Task[Any, Any], upload_id: str, turn: str) -> None:
     try:
         row = ledger().read(upload_id)
     except UnknownTicketError:
@@ -48,7 +50,8 @@ def _clean_up(task: Task[Any, Any], upload_id: str) -> None:
         if row.request.reuse and reuse().leave(row):
             log.info("%s let go of a file that others use", upload_id)
         else:
-            _delete(row)
+            turn = turn_or_come_back(task, Work.DELETE, row.request.profile, turn)
+            _delete(row, turn)
         ledger().deleted(upload_id)
     except TransientError as error:
         if _expired(row):
@@ -58,9 +61,9 @@ def _clean_up(task: Task[Any, Any], upload_id: str) -> None:
         come_back(task, max(wait_s, error.retry_after_s or 0.0))
 
 
-def _delete(row: Row) -> None:
-    provider = gemini(row.request.profile)
-    with files_service(row.request.profile):
+def _delete(row: Row, turn: str) -> None:
+    provider, profile = gemini(row.request.profile), row.request.profile
+    with limited(Work.DELETE, profile, turn), files_service(profile):
         if row.session_url is not None:
             provider.sender.cancel(row.session_url)
         for name in row.names:

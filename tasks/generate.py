@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from celery import Task
+from celery.exceptions import Reject
 
 from config.policy import policy
 from provider_uploads import contract
-from provider_uploads.errors import ProviderUploadsError, TransientError, from_record
+from provider_uploads.errors import (
+    ProviderUploadsError,
+    RateLimitedError,
+    TransientError,
+    from_record,
+)
 from provider_uploads.questions import Answer, Question, attachments
-from provider_uploads.records import Stage, UploadStatus
+from provider_uploads.records import KEPT_S, Stage, UploadStatus
+from provider_uploads.tiers import Work
+from provider_uploads.transfer import Interrupted, Lease
 from tasks.celery import app
 from tasks.context import gemini, ledger, log, questions, recorded
+from tasks.turns import limited, wait_in_slot
 from tasks.waiting import come_back, unless_stopping
 
 
@@ -30,7 +40,7 @@ def generate(self: Task[Any, Any], question_id: str) -> dict[str, Any]:
             with ledger().lease(question_id, policy.lease_s) as lease:
                 if lease is None:
                     come_back(self, policy.lease_held_retry_s)
-                answer = _ask(self, question, uploads)
+                answer = _ask(self, question, uploads, lease)
         return answer.model_dump(mode="json")
 
 
@@ -50,19 +60,13 @@ def _why(upload: UploadStatus) -> ProviderUploadsError:
     return from_record(record)
 
 
-def _ask(task: Task[Any, Any], question: Question, uploads: list[UploadStatus]) -> Answer:
+def _ask(
+    task: Task[Any, Any], question: Question, uploads: list[UploadStatus], lease: Lease
+) -> Answer:
     try:
-        provider = gemini(question.profile)
-        answer = unless_stopping(
-            lambda: provider.generate(
-                question.prompt,
-                attachments(uploads),
-                model=question.model,
-                config=question.config,
-                timeout_s=policy.generate_timeout_s,
-                ticket=question.question_id,
-            )
-        )
+        answer = _answered(task, question, uploads, lease)
+    except Interrupted as reason:
+        raise Reject(reason, requeue=True) from None
     except TransientError as error:
         tries = questions().stumbled(question.question_id)
         if tries >= policy.upload_tries:
@@ -72,3 +76,28 @@ def _ask(task: Task[Any, Any], question: Question, uploads: list[UploadStatus]) 
         come_back(task, wait_s)
     questions().answered(answer)
     return answer
+
+
+def _answered(
+    task: Task[Any, Any], question: Question, uploads: list[UploadStatus], lease: Lease
+) -> Answer:
+    """Ask once it is our turn; a 429 is waited out here, as long as the files are there."""
+    profile, begun = question.profile, time.time()
+    provider = gemini(profile)
+    while True:
+        turn = wait_in_slot(task, Work.GENERATE, profile, lease=lease)
+        try:
+            with limited(Work.GENERATE, profile, turn):
+                return unless_stopping(
+                    lambda: provider.generate(
+                        question.prompt,
+                        attachments(uploads),
+                        model=question.model,
+                        config=question.config,
+                        timeout_s=policy.generate_timeout_s,
+                        ticket=question.question_id,
+                    )
+                )
+        except RateLimitedError:
+            if time.time() > begun + KEPT_S:
+                raise

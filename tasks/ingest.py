@@ -8,10 +8,11 @@ from celery import Task
 
 from provider_uploads import contract
 from provider_uploads.errors import NewerPayloadError
+from provider_uploads.lanes import Lanes
 from provider_uploads.records import UploadRequest
 from tasks import canvases
 from tasks.celery import app
-from tasks.context import handed_back
+from tasks.context import handed_back, ledger
 from tasks.waiting import leave_for_newer
 
 
@@ -29,7 +30,10 @@ def ingest(
     except NewerPayloadError as error:
         leave_for_newer(self, [payload["upload_id"] for payload in payloads], error)
     with handed_back(f"ingest of {len(requests)}"), app.producer_or_acquire() as producer:
+        profiles = {request.profile for request in requests}
+        lanes = {name: Lanes(ledger()).queue_of(name, bulk=True) for name in profiles}
         for request in requests:
-            canvases.upload_one(request).apply_async(producer=producer)
+            queue = lanes[request.profile]
+            canvases.upload_one(request, queue).apply_async(producer=producer)
         if question_id is not None:
             canvases.ask(question_id).apply_async(producer=producer)

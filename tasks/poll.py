@@ -14,20 +14,26 @@ from provider_uploads.errors import (
     UploadFailedError,
     UploadInactiveError,
 )
+from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.records import ProviderFile, Stage
 from provider_uploads.rows import Row, Verdict
+from provider_uploads.tiers import Work
 from tasks.celery import app
 from tasks.context import end_upload, files_service, gemini, ledger, recorded
+from tasks.turns import limited, turn_or_come_back
 from tasks.waiting import come_back
 
 
 @app.task(name=contract.POLL, bind=True)
-def poll_until_active(self: Task[Any, Any], upload_id: str) -> dict[str, Any]:
+def poll_until_active(
+    self: Task[Any, Any], upload_id: str, profile: str = DEFAULT_PROFILE, turn: str = ""
+) -> dict[str, Any]:
     """Look once: ACTIVE is the result, FAILED an error, and anything else means another look.
 
     The deadline is absolute. A look that comes late still counts: ACTIVE wins over the clock.
     """
     with recorded(upload_id, end_upload):
+        turn = turn_or_come_back(self, Work.POLL, profile, turn)
         tag = str((self.request.properties or {})["delivery_tag"])
         verdict, now, row = ledger().claim_look(upload_id, self.request.retries, tag)
         if verdict is Verdict.STALE:
@@ -35,7 +41,7 @@ def poll_until_active(self: Task[Any, Any], upload_id: str) -> dict[str, Any]:
         if verdict is Verdict.ANSWER:
             return _settled(row)
         left_s = (row.deadline_at or 0.0) - now
-        file, trouble = _look(row, last=left_s <= 0)
+        file, trouble = _look(row, turn, last=left_s <= 0)
         if file is not None and file.state == Stage.ACTIVE:
             ended = ledger().active(row, file)
             # None: cancelled at the last moment.
@@ -51,11 +57,12 @@ def poll_until_active(self: Task[Any, Any], upload_id: str) -> dict[str, Any]:
         return come_back(self, min(wait_s, left_s + SHORTEST_S))
 
 
-def _look(row: Row, *, last: bool) -> tuple[ProviderFile | None, TransientError | None]:
+def _look(row: Row, turn: str, *, last: bool) -> tuple[ProviderFile | None, TransientError | None]:
     """Ask the provider once; trouble on its side is a look that saw nothing."""
+    profile = row.request.profile
     try:
-        with files_service(row.request.profile, at_any_rate=last):
-            file = gemini(row.request.profile).get(row.file.name if row.file else row.name)
+        with limited(Work.POLL, profile, turn), files_service(profile, at_any_rate=last):
+            file = gemini(profile).get(row.file.name if row.file else row.name)
     except TransientError as error:
         return None, error
     return row.file.updated(file) if row.file else file, None

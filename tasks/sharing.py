@@ -14,8 +14,10 @@ from provider_uploads.records import ProviderFile
 from provider_uploads.reuse import Reuse, Standing, content_of, standing, usable, users_key
 from provider_uploads.rows import Row
 from provider_uploads.sources import Reach, open_source
+from provider_uploads.tiers import Work
 from provider_uploads.transfer import Ended, Interrupted, Lease
 from tasks.context import files_service, gemini, ledger, log, stopping
+from tasks.turns import limited, wait_in_slot
 from tasks.waiting import come_back
 
 
@@ -41,7 +43,7 @@ def taken(task: Task[Any, Any], row: Row, reach: Reach, lease: Lease) -> Row | N
         if stands is Standing.LIVING:
             ledger().note(ticket, f"waits for {owner}, which sends the same bytes")
             come_back(task, policy.reuse_looks.delay(task.request.retries))
-        if giver and stands is Standing.ACTIVE and (file := _at_provider(giver)):
+        if giver and stands is Standing.ACTIVE and (file := _at_provider(task, giver, lease)):
             moved = ledger().took(row, file, owner, users_key(profile, file.name))
             if moved is not None:
                 log.info("%s: %s has these bytes already", ticket, file.name)
@@ -59,12 +61,13 @@ def _row(ticket: str) -> Row | None:
         return None
 
 
-def _at_provider(giver: Row) -> ProviderFile | None:
+def _at_provider(task: Task[Any, Any], giver: Row, lease: Lease) -> ProviderFile | None:
     """Return the giver's file if the provider still has it, and for long enough."""
     known, profile = giver.file, giver.request.profile
     if known is None:
         return None
-    with files_service(profile):
+    turn = wait_in_slot(task, Work.POLL, profile, lease=lease)
+    with limited(Work.POLL, profile, turn), files_service(profile):
         try:
             file = known.updated(gemini(profile).get(known.name))
         except FileGoneError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from celery import Task
@@ -13,6 +14,7 @@ from provider_uploads import contract
 from provider_uploads.cloud import known_credentials
 from provider_uploads.errors import (
     NewerPayloadError,
+    RateLimitedError,
     TransientError,
     UnknownTicketError,
     UploadFailedError,
@@ -20,11 +22,12 @@ from provider_uploads.errors import (
 from provider_uploads.gemini import Gemini
 from provider_uploads.locations import scheme_of
 from provider_uploads.provider import Operation
-from provider_uploads.records import Stage, UploadRequest
+from provider_uploads.records import KEPT_S, ProviderFile, Stage, UploadRequest
 from provider_uploads.rows import Row, Verdict
 from provider_uploads.settings import settings
 from provider_uploads.sources import Reach, check_scheme, open_source
-from provider_uploads.transfer import Ended, Interrupted, transfer
+from provider_uploads.tiers import Work
+from provider_uploads.transfer import Ended, Interrupted, Lease, transfer
 from tasks import canvases
 from tasks.celery import app
 from tasks.context import (
@@ -38,6 +41,7 @@ from tasks.context import (
     unstage,
 )
 from tasks.sharing import taken
+from tasks.turns import limited, wait_in_slot
 from tasks.waiting import come_back, leave_for_newer, try_again
 
 
@@ -81,30 +85,27 @@ def _row(request: UploadRequest) -> Row:
         return ledger().read(request.upload_id)
 
 
-def _send(task: Task[Any, Any], row: Row, lease: Any) -> Row:
-    """Bring the bytes over and write down what the provider says of them."""
-    provider = gemini(row.request.profile)
+def _send(task: Task[Any, Any], row: Row, lease: Lease) -> Row:
+    """Bring the bytes over and write down what the provider says of them.
+
+    A 429 is waited out here, in the slot, for as long as files are kept.
+    """
     reach = Reach.of(settings())
-    credentials = _for_registering(row, provider, reach)
-    if credentials is not None:
-        with files_service(row.request.profile):
-            (file,) = provider.register([row.location], credentials)
-    else:
-        # One that has begun to send goes on with it.
-        if row.request.reuse and row.stage is Stage.QUEUED:
-            shared = taken(task, row, reach, lease)
-            if shared is not None:
-                return shared
-        with open_source(row.location, reach) as source, files_service(row.request.profile):
-            row, file = transfer(
-                ledger(),
-                provider,
-                row,
-                source.unchanged(row.expected_bytes),
-                lease=lease,
-                stopping=stopping.is_set,
-                progress_every_s=policy.progress_every_s,
-            )
+    # One that has begun to send goes on with it.
+    if row.request.reuse and row.stage is Stage.QUEUED:
+        shared = taken(task, row, reach, lease)
+        if shared is not None:
+            return shared
+    while True:
+        try:
+            row, file = _sent(task, row, reach, lease)
+            break
+        except RateLimitedError as error:
+            if time.time() > row.queued_at + KEPT_S:
+                raise
+            row = ledger().read(row.request.upload_id)
+            if row.stage.ended:
+                raise Ended from error
     if file.state == Stage.FAILED:
         raise UploadFailedError(file.name, file.state, file.error)
     record = ledger().active if file.state == Stage.ACTIVE else ledger().processing
@@ -112,6 +113,39 @@ def _send(task: Task[Any, Any], row: Row, lease: Any) -> Row:
     if moved is None:
         raise Ended
     return moved
+
+
+def _sent(task: Task[Any, Any], row: Row, reach: Reach, lease: Lease) -> tuple[Row, ProviderFile]:
+    """Make one attempt, when it is our turn."""
+    ticket, profile = row.request.upload_id, row.request.profile
+    provider = gemini(profile)
+    turn = wait_in_slot(
+        task,
+        Work.UPLOAD,
+        profile,
+        lease=lease,
+        wanted=lambda: ledger().living(ticket),
+        note=lambda text: ledger().note(ticket, text),
+    )
+    credentials = _for_registering(row, provider, reach)
+    if credentials is not None:
+        with limited(Work.UPLOAD, profile, turn), files_service(profile):
+            (file,) = provider.register([row.location], credentials)
+        return row, file
+    with (
+        open_source(row.location, reach) as source,
+        limited(Work.UPLOAD, profile, turn),
+        files_service(profile),
+    ):
+        return transfer(
+            ledger(),
+            provider,
+            row,
+            source.unchanged(row.expected_bytes),
+            lease=lease,
+            stopping=stopping.is_set,
+            progress_every_s=policy.progress_every_s,
+        )
 
 
 def _for_registering(row: Row, provider: Gemini, reach: Reach) -> Credentials | None:

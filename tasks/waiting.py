@@ -23,10 +23,16 @@ T = TypeVar("T")
 _STOP_SEEN_S = 0.2
 
 
-def come_back(task: Task[Any, Any], countdown: float) -> NoReturn:
-    """Deliver this message again after ``countdown`` seconds, to any worker."""
+def come_back(task: Task[Any, Any], countdown: float, turn: str = "") -> NoReturn:
+    """Deliver this message again after ``countdown`` seconds, to any worker.
+
+    ``turn`` is the mark of one that is reserved for then; a task that takes none gets none.
+    """
+    kwargs = {**(task.request.kwargs or {}), "turn": turn}
+    if not turn:
+        del kwargs["turn"]
     try:
-        raise task.retry(countdown=countdown)
+        raise task.retry(countdown=countdown, kwargs=kwargs)
     except Reject as error:  # not published; Celery would drop the message
         raise Reject("its successor could not be sent", requeue=True) from error
 

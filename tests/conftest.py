@@ -38,7 +38,7 @@ _REAL_KEY = os.environ.get("GEMINI_API_KEY")
 # A developer's own keys and settings must neither help a test nor be seen by one.
 for name in list(os.environ):
     if name.startswith(
-        ("PROVIDER_UPLOADS_", "CELERY_", "GEMINI_", "GOOGLE_", "FLOWER_", "AWS_", "SSL_")
+        ("PROVIDER_UPLOADS_", "CELERY_", "GEMINI_", "GOOGLE_", "FLOWER_", "AWS_", "SSL_", "POLLUX_")
     ):
         del os.environ[name]
 os.environ["PROVIDER_UPLOADS_ENV_FILE"] = ""  # nor the .env in their checkout
@@ -187,6 +187,7 @@ def default_worker_env(
         "PROVIDER_UPLOADS_REDIS_URL": default_redis_broker.url,
         "PROVIDER_UPLOADS_BASE_URL": gemini.url,
         "GEMINI_API_KEY": KEY,
+        "PROVIDER_UPLOADS_TIER": "unlimited",
         "PROVIDER_UPLOADS_ROOTS": str(tmp_path / "files"),
         "PROVIDER_UPLOADS_UPLOAD_RETRY_FIRST_S": "0.05",
         "PROVIDER_UPLOADS_DELETE_RETRY_FIRST_S": "0.05",

@@ -11,25 +11,24 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, cast
 
 from redis import Redis
 
 from provider_uploads import contract
 
-_QUEUES = (contract.TRANSFER_QUEUE, contract.CONTROL_QUEUE)
 _PAGE = 1000
 
 
-def held_tickets(redis: Redis) -> set[str]:
-    """Return the tickets of all messages in the queues and in workers' hands.
+def held_tickets(redis: Redis, queues: Iterable[str]) -> set[str]:
+    """Return the tickets of all messages in these queues and in workers' hands.
 
     Reads every message: about 10 µs each. One that moves from a queue to a worker while this
     reads is found in one place or the other, because the workers' part is read last.
     """
     found: set[str] = set()
-    for queue in _QUEUES:
+    for queue in queues:
         for message in _waiting(redis, f"{contract.KEY_PREFIX}{queue}"):
             found.update(_tickets(message))
     for _, held in redis.hscan_iter(f"{contract.KEY_PREFIX}unacked", count=_PAGE):

@@ -26,6 +26,7 @@ from provider_uploads.errors import (
     ResultTimeoutError,
 )
 from provider_uploads.intake import PatienceOptions, names_among, request_for, staged_request
+from provider_uploads.lanes import Lanes
 from provider_uploads.ledger import Ledger
 from provider_uploads.locations import credential
 from provider_uploads.profiles import DEFAULT_PROFILE
@@ -66,6 +67,7 @@ class UploadQueue:
             raise InvalidRequestError("redis_url", "(not shown)", str(error)) from None
         self._timeout_s = settings().redis_timeout_s
         self._ledger = Ledger(self._url, timeout_s=self._timeout_s)
+        self._lanes = Lanes(self._ledger)
         self._app = _private_app()
         self._lock = threading.Lock()
         self._producers: ProducerPool | None = None
@@ -437,7 +439,8 @@ class UploadQueue:
         ticket = request.upload_id
         self._ledger.open([request], {ticket: source_url} if source_url else {})
         with self._publishing([ticket]) as publish:
-            contract.upload_signature(self._app, request).apply_async(**publish)
+            queue = self._lanes.queue_of(request.profile)
+            contract.upload_signature(self._app, request, queue).apply_async(**publish)
 
     @contextmanager
     def _publishing(self, tickets: list[str]) -> Iterator[dict[str, Any]]:

@@ -27,6 +27,22 @@ TRANSFER_QUEUE: Final = "transfer"
 #: Work that is one short request; it must never wait behind a transfer.
 CONTROL_QUEUE: Final = "control"
 
+#: Behind a transfer queue's name: uploads that came many at once. Workers take from a profile's
+#: two queues, and from those of all profiles, in turn.
+_BULK: Final = ".bulk"
+
+
+def transfer_queue(profile: str, *, bulk: bool = False) -> str:
+    """Return the queue of a profile's uploads: ``transfer``, ``transfer@batch.bulk``."""
+    own = "" if profile == "default" else f"@{profile}"
+    return f"{TRANSFER_QUEUE}{own}{_BULK if bulk else ''}"
+
+
+def is_bulk(queue: str) -> bool:
+    """Whether a queue is for uploads that came many at once."""
+    return queue.endswith(_BULK)
+
+
 #: Before every broker key of ours. Without it, kombu's ``unacked`` keys are shared with every
 #: other Celery application in the same Redis database, and our 30 s visibility timeout would
 #: hand *their* long tasks out a second time.
@@ -62,21 +78,23 @@ def poll_signature(app: Celery[Any], request: UploadRequest, look: int = 0) -> S
     """
     return app.signature(
         POLL,
-        args=(request.upload_id,),
+        args=(request.upload_id, request.profile),
         immutable=True,
         queue=CONTROL_QUEUE,
         **({"countdown": request.patience.looks.delay(0)} if look == 0 else {"retries": look}),
     )
 
 
-def ask_signature(app: Celery[Any], question_id: str) -> Signature[Any]:
+def ask_signature(
+    app: Celery[Any], question_id: str, queue: str = TRANSFER_QUEUE
+) -> Signature[Any]:
     """Return the message that waits for a question's files and asks. Its id is the ticket."""
     return app.signature(
         GENERATE,
         args=(question_id,),
         task_id=question_id,
         immutable=True,
-        queue=TRANSFER_QUEUE,
+        queue=queue,
     )
 
 
@@ -85,13 +103,15 @@ def delete_signature(app: Celery[Any], upload_id: str) -> Signature[Any]:
     return app.signature(DELETE, args=(upload_id,), immutable=True, queue=CONTROL_QUEUE)
 
 
-def upload_signature(app: Celery[Any], request: UploadRequest) -> Signature[Any]:
+def upload_signature(
+    app: Celery[Any], request: UploadRequest, queue: str = TRANSFER_QUEUE
+) -> Signature[Any]:
     """Return the message that uploads one file; both sides send this one. Its id is the ticket."""
     return app.signature(
         UPLOAD,
         args=(request.model_dump(mode="json"),),
         task_id=request.upload_id,
-        queue=TRANSFER_QUEUE,
+        queue=queue,
         immutable=True,
         # What logs and Flower show of the arguments. Celery's own walk through the payload would
         # be 15 % of a submit's time.

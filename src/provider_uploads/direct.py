@@ -200,6 +200,10 @@ def _travel(gemini: Gemini, book: _Book, stopping: Callable[[], bool]) -> _Road:
     return book.at(Stage.ACTIVE, file).model_copy(update={"polls": polls}).result()
 
 
+#: A provider that asks for a longer wait, as for a new day's quota, is the caller's to wait for.
+_TOO_LONG_S = 300.0
+
+
 def _tries() -> Iterator[float | None]:
     """Yield the wait after each try that failed; None after the last."""
     given = settings()
@@ -228,7 +232,7 @@ def _send(
             book.row = book.row.model_copy(update={"session_url": None})
             return file
         except TransientError as error:
-            if wait_s is None:
+            if wait_s is None or (error.retry_after_s or 0.0) > _TOO_LONG_S:
                 raise
             yield max(wait_s, error.retry_after_s or 0.0)
     raise AssertionError  # the last try returns or raises
@@ -272,8 +276,9 @@ def _clean_up(gemini: Gemini, row: Row) -> Generator[float, None, str]:
                 gemini.delete(name)
             return "deleted"
         except TransientError as error:
-            if wait_s is not None:
-                yield max(wait_s, error.retry_after_s or 0.0)
+            if wait_s is None or (error.retry_after_s or 0.0) > _TOO_LONG_S:
+                break
+            yield max(wait_s, error.retry_after_s or 0.0)
     return "undeleted"
 
 

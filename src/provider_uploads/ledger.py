@@ -209,6 +209,11 @@ class Ledger:
         with self.reached():
             self.redis.zrem(OPEN_KEY, _key(ticket))
 
+    def living(self, ticket: str) -> bool:
+        """Whether an upload has not ended."""
+        with self.reached():
+            return self.redis.hget(_key(ticket), "stage") in _LIVING
+
     def leased(self, ticket: str) -> bool:
         """Whether a worker holds the right to send this upload's bytes."""
         with self.reached():

@@ -15,8 +15,10 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime, timedelta, timezone, tzinfo
 from email.utils import parsedate_to_datetime
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import httpx2
 from google.auth import exceptions as auth_errors
@@ -61,7 +63,9 @@ def refusal(
     message = _URL.sub("<URL>", str(error.get("message") or "")[:1000])[:500]
     wait_s = _retry_after_s(error, headers or {})
     if http_status == 429:
-        return RateLimitedError(operation, _quotas(error) or message or status, 429, wait_s)
+        return RateLimitedError(
+            operation, ", ".join(_quota_ids(error)) or message or status, 429, wait_s
+        )
     if http_status >= 500 or http_status in _TRANSIENT:
         return ProviderUnavailableError(operation, message or status, http_status, wait_s)
     if http_status == 409:
@@ -164,17 +168,22 @@ def _reasons(error: dict[str, Any]) -> set[str]:
     return {str(detail.get("reason")) for detail in _details(error)}
 
 
-def _quotas(error: dict[str, Any]) -> str:
-    return ", ".join(
+def _quota_ids(error: dict[str, Any]) -> list[str]:
+    return [
         str(violation.get("quotaId") or violation.get("quotaMetric"))
         for detail in _details(error)
         for violation in detail.get("violations") or []
         if isinstance(violation, dict)
-    )
+    ]
 
 
 def _retry_after_s(error: dict[str, Any], headers: Mapping[str, str]) -> float | None:
-    """RetryInfo first, then the Retry-After header: seconds, or the date until when."""
+    """RetryInfo first, then the Retry-After header: seconds, or the date until when.
+
+    A quota of the day is full again at midnight in California, whatever delay is named.
+    """
+    if any("PerDay" in quota for quota in _quota_ids(error)):
+        return _until_midnight_pacific_s()
     said = next((str(d["retryDelay"]) for d in _details(error) if "retryDelay" in d), None)
     said = said.removesuffix("s") if said else headers.get("retry-after")
     try:
@@ -182,6 +191,19 @@ def _retry_after_s(error: dict[str, Any], headers: Mapping[str, str]) -> float |
     except ValueError:
         wait_s = _seconds_until(said or "")
     return min(max(wait_s, 0.0), _LONGEST_WAIT_S) if math.isfinite(wait_s) else None
+
+
+def _until_midnight_pacific_s() -> float:
+    now = datetime.now(_pacific())
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
+    return max(midnight.timestamp() - now.timestamp(), 0.0)
+
+
+def _pacific() -> tzinfo:
+    try:
+        return ZoneInfo("America/Los_Angeles")
+    except ZoneInfoNotFoundError:  # a system without a time zone database: winter all year
+        return timezone(timedelta(hours=-8))
 
 
 def _seconds_until(date: str) -> float:

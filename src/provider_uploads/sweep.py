@@ -27,6 +27,7 @@ from provider_uploads.errors import (
     ProviderUploadsError,
     UnknownTicketError,
 )
+from provider_uploads.lanes import Lanes
 from provider_uploads.ledger import Ledger
 from provider_uploads.provider import Operation
 from provider_uploads.questions import Questions
@@ -83,6 +84,7 @@ class Sweep:
         self._ledger = ledger
         self._questions = Questions(ledger)
         self._reuse = Reuse(ledger)
+        self._lanes = Lanes(ledger)
         self._app = app
         self._publish = publish
         self._quiet_s = quiet_s
@@ -105,11 +107,12 @@ class Sweep:
         questions = self._questions.unmoved(self._quiet_s)
         if not (uploads or questions):
             return
+        queues = self._lanes.queues()
         with self._ledger.reached():
-            held = held_tickets(self._ledger.redis)
+            held = held_tickets(self._ledger.redis, queues)
             # What was between a queue and a worker just then is in the worker's hands by now.
             if not held.issuperset(uploads + questions):
-                held |= held_tickets(self._ledger.redis)
+                held |= held_tickets(self._ledger.redis, queues)
         for ticket in uploads:
             if ticket not in held:
                 yield from self._upload(ticket)
@@ -215,14 +218,16 @@ class Sweep:
             row = self._ledger.read(ticket)
         except UnknownTicketError:
             self._questions.touch(ticket)
-            self._publish(contract.ask_signature(self._app, ticket))
+            queue = self._lanes.queue_of(self._questions.read(ticket)[0].profile)
+            self._publish(contract.ask_signature(self._app, ticket, queue))
             return
         self._ledger.note(ticket, "its message was lost; the sweep submitted it again")
         if row.stage is Stage.PROCESSING:
             signature = contract.poll_signature(self._app, row.request, row.look + 1)
             self._publish(signature.set(task_id=ticket))
         else:
-            self._publish(contract.upload_signature(self._app, row.request))
+            queue = self._lanes.queue_of(row.request.profile)
+            self._publish(contract.upload_signature(self._app, row.request, queue))
 
 
 def _unwanted(row: Row, file: ProviderFile, generation: int) -> str:

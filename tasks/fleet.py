@@ -1,0 +1,93 @@
+"""A worker as part of the fleet: its lanes, its tier, and the rates that are set while it runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import bootsteps
+from celery.signals import celeryd_after_setup
+from celery.worker.control import Panel, control_command
+
+from config.tiers import TASKS, tier_of
+from provider_uploads import contract
+from provider_uploads.errors import QueueUnavailableError
+from provider_uploads.lanes import SERVED_S, Lanes, transfer_queues, waiting
+from provider_uploads.limits import publish, published
+from provider_uploads.profiles import DEFAULT_PROFILE
+from provider_uploads.settings import settings
+from tasks.celery import app
+from tasks.context import ledger, log
+from tasks.turns import limits
+
+_celery_rate_limit = Panel.data["rate_limit"]
+_WORK_OF_TASK = {task: work for work, task in TASKS.items()}
+
+
+@celeryd_after_setup.connect
+def _take_the_lanes_too(instance: Any, **_: Any) -> None:
+    """``-Q transfer`` means the lanes of every profile this worker knows."""
+    queues = instance.app.amqp.queues
+    if contract.TRANSFER_QUEUE in queues.consume_from:
+        for name in transfer_queues(_profiles()):
+            queues.select_add(queues[name])
+
+
+class Fleet(bootsteps.StartStopStep):
+    """Tells the fleet what this worker serves, again and again while it lives."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._timer: Any = None
+
+    def start(self, parent: Any) -> None:
+        """Begin; called again after each reconnect."""
+        waiting.slots = parent.controller.concurrency
+        self._join(parent)
+        self._timer = parent.timer.call_repeatedly(SERVED_S / 4, self._join, (parent,))
+
+    def stop(self, parent: Any) -> None:
+        """Say no more; after an hour it is forgotten."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    shutdown = stop
+
+    def _join(self, parent: Any) -> None:
+        try:
+            for name in _profiles():
+                publish(ledger(), name, tier_of(name))
+            if contract.TRANSFER_QUEUE in parent.app.amqp.queues.consume_from:
+                Lanes(ledger()).serve(_profiles())
+        except QueueUnavailableError as error:  # the consumer will notice, and start us again
+            log.warning("the fleet does not know of this worker: %s", error)
+
+
+def _profiles() -> set[str]:
+    return {DEFAULT_PROFILE, *settings().profiles}
+
+
+@control_command(
+    name="rate_limit",
+    args=[("task_name", str), ("rate_limit", str)],
+    signature="<task_name> <rate_limit (e.g., 5/s | 5/m | 5/h)>",
+)
+def rate_limit(state: Any, task_name: str, rate_limit: str, **_: Any) -> Any:
+    """Set a task's rate for the whole fleet, workers to come included.
+
+    Celery's own command, and Flower's form, with the one difference that the rate is written to
+    Redis, where it holds for all.
+    """
+    try:
+        answer = _celery_rate_limit(state, task_name, rate_limit)
+    except KeyError:  # of a unit that Celery does not know, as in 10/x
+        return {"error": f"{rate_limit!r} is no rate: write 10/s, 60/m or 500/h"}
+    if "ok" in answer and task_name in _WORK_OF_TASK:
+        profiles = {*_profiles(), *published(ledger())}
+        limits().set_rate(_WORK_OF_TASK[task_name], str(rate_limit), profiles=profiles)
+    return answer
+
+
+app.steps["consumer"].add(Fleet)

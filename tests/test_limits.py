@@ -1,0 +1,204 @@
+"""Turns under a rate: spaced on Redis's clock, for everybody who asks, whatever they are."""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from collections.abc import Callable
+from itertools import pairwise
+
+import pytest
+
+from provider_uploads.ledger import Ledger
+from provider_uploads.limits import BACK_OFF, Limits, Turn
+from provider_uploads.tiers import Work
+
+Made = Callable[..., Limits]
+
+
+@pytest.fixture
+def limits(ledger: Ledger) -> Made:
+    def made(**rates: str | None) -> Limits:
+        return Limits(ledger, lambda profile, work: rates.get(work.value))
+
+    return made
+
+
+def wait_for(limits: Limits, work: Work = Work.UPLOAD, profile: str = "default") -> None:
+    """Go when it is our turn, as a worker does."""
+    mark = ""
+    while (turn := limits.take(profile, work, held=mark)).wait_s > 0:
+        mark = turn.mark
+        time.sleep(turn.wait_s)
+
+
+def grants(url: str, rate: str, seconds: float, out: multiprocessing.Queue[list[float]]) -> None:
+    limits = Limits(Ledger(url), lambda profile, work: rate)
+    until, times = time.time() + seconds, []
+    while time.time() < until:
+        wait_for(limits)
+        times.append(time.time())
+    out.put(times)
+
+
+class TestTurns:
+    def test_the_first_goes_at_once_and_the_others_behind_it(self, limits: Made) -> None:
+        made = limits(upload="60/m")
+        turns = [made.take("default", Work.UPLOAD) for _ in range(4)]
+        assert turns[0].wait_s == 0
+        assert turns[0].interval_s == pytest.approx(60 / (60 * 0.98), rel=1e-3)
+        for before, after in pairwise(turns):
+            assert after.wait_s - before.wait_s == pytest.approx(turns[0].interval_s, abs=0.05)
+
+    def test_so_many_at_once_that_no_minute_holds_more_than_the_rate(self, limits: Made) -> None:
+        made = limits(upload="1200/m")
+        turns = [made.take("default", Work.UPLOAD) for _ in range(1300)]
+        at_once = sum(turn.wait_s == 0 for turn in turns)
+        assert 24 <= at_once <= 30  # the burst, and what time brought while we asked
+        waits = [turn.wait_s for turn in turns]
+        in_a_minute = sum(wait < 60 for wait in waits)
+        assert 1200 * 0.95 <= in_a_minute <= 1200
+
+    def test_no_rate_is_no_limit(self, limits: Made) -> None:
+        made = limits(upload=None)
+        turns = [made.take("default", Work.UPLOAD) for _ in range(100)]
+        assert {turn.wait_s for turn in turns} == {0.0}
+
+    def test_profiles_and_kinds_of_work_are_apart(self, limits: Made) -> None:
+        made = limits(upload="1/m", poll="1/m")
+        for profile in ("default", "batch"):
+            for work in (Work.UPLOAD, Work.POLL):
+                assert made.take(profile, work).wait_s == 0
+                assert made.take(profile, work).wait_s > 50
+
+    def test_what_is_held_is_not_taken_again(self, limits: Made) -> None:
+        made = limits(upload="600/m")
+        for _ in range(12):
+            made.take("default", Work.UPLOAD)
+        turn = made.take("default", Work.UPLOAD)
+        assert 0 < turn.wait_s < 0.2
+        again = made.take("default", Work.UPLOAD, held=turn.mark)
+        assert (again.mark, again.wait_s <= turn.wait_s) == (turn.mark, True)
+        time.sleep(turn.wait_s)
+        assert made.take("default", Work.UPLOAD, held=turn.mark).wait_s == 0
+        assert made.take("default", Work.UPLOAD).wait_s == pytest.approx(
+            turn.interval_s, abs=turn.interval_s
+        )
+
+    def test_a_turn_too_far_ahead_is_nobodys(self, limits: Made) -> None:
+        made = limits(upload="60/m")
+        near = [made.take("default", Work.UPLOAD, ahead_s=1.0) for _ in range(50)]
+        assert [bool(turn.mark) for turn in near] == [True] * 3 + [False] * 47
+        # …so that one who may reserve any comes behind those three, and not behind fifty.
+        assert made.take("default", Work.UPLOAD).wait_s == pytest.approx(3.06, abs=0.1)
+
+    def test_three_processes_share_one_rate(self, redis_url: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        out: multiprocessing.Queue[list[float]] = context.Queue()
+        args = (redis_url, "3000/m", 3.0, out)
+        processes = [context.Process(target=grants, args=args) for _ in range(3)]
+        for process in processes:
+            process.start()
+        times = sorted(moment for _ in processes for moment in out.get(timeout=30))
+        for process in processes:
+            process.join()
+        burst, interval_s = 60, 60 / (3000 * 0.98 - 59)
+        for first, moment in enumerate(times):
+            window = [t for t in times[first:] if t < moment + 1.0]
+            assert len(window) <= burst + 1 / interval_s + 3  # and what our own clock adds
+
+
+class TestCoolDown:
+    def cooled(self, made: Limits, wait_s: float | None, turn: Turn | None = None) -> float:
+        mark = turn.mark if turn else ""
+        return made.cool("default", Work.UPLOAD, wait_s, "the provider said so", mark)
+
+    def test_everybody_waits_and_then_goes_one_by_one(self, limits: Made) -> None:
+        made = limits(upload="6000/m")
+        assert self.cooled(made, 0.5) == pytest.approx(0.5, abs=0.01)
+        turns = [made.take("default", Work.UPLOAD) for _ in range(5)]
+        assert turns[0].wait_s == pytest.approx(0.5, abs=0.05)
+        steps = [after.wait_s - before.wait_s for before, after in pairwise(turns)]
+        interval_s = 60 / (6000 * 0.98 * BACK_OFF)
+        assert steps == pytest.approx([interval_s] * 4, abs=0.005)
+        assert made.take("other", Work.UPLOAD).wait_s == 0
+
+    def test_turns_given_before_it_hold_no_more(self, limits: Made) -> None:
+        made = limits(upload="60/m")
+        made.take("default", Work.UPLOAD)
+        waiting = made.take("default", Work.UPLOAD)
+        self.cooled(made, 30.0)
+        assert made.take("default", Work.UPLOAD, held=waiting.mark).wait_s > 29
+
+    def test_without_a_limit_too(self, limits: Made) -> None:
+        made = limits(upload=None)
+        self.cooled(made, 0.2)
+        turn = made.take("default", Work.UPLOAD)
+        assert turn.mark == ""
+        assert turn.wait_s == pytest.approx(0.2, abs=0.05)
+        time.sleep(turn.wait_s)
+        assert made.take("default", Work.UPLOAD).wait_s == 0
+
+    def test_several_at_once_are_one(self, limits: Made) -> None:
+        made = limits(upload="600/m")
+        turns = [made.take("default", Work.UPLOAD) for _ in range(5)]
+        for turn in turns:
+            self.cooled(made, 0.1, turn)
+        assert made.standing("default", Work.UPLOAD).share == pytest.approx(BACK_OFF)
+
+    def test_the_longest_wait_holds(self, limits: Made) -> None:
+        made = limits(upload="600/m")
+        turns = [made.take("default", Work.UPLOAD) for _ in range(2)]
+        assert self.cooled(made, 50.0, turns[0]) == pytest.approx(50, abs=0.1)
+        assert self.cooled(made, 1.0, turns[1]) == pytest.approx(50, abs=0.1)
+
+    def test_a_wait_nobody_named_grows(self, limits: Made, ledger: Ledger) -> None:
+        made = limits(upload="600/m")
+        waits = []
+        for _ in range(3):
+            waits.append(self.cooled(made, None))
+            ledger.redis.hset("provider_uploads:turns:default:upload", "until", time.time())
+        assert waits == pytest.approx([2, 4, 8], abs=0.1)
+
+    def test_what_was_thinned_out_fills_again(self, limits: Made, ledger: Ledger) -> None:
+        made = limits(upload="600/m")
+        for _ in range(3):
+            self.cooled(made, 0.0)
+        assert made.standing("default", Work.UPLOAD).share == pytest.approx(BACK_OFF**3, abs=0.01)
+        ledger.redis.hincrbyfloat("provider_uploads:turns:default:upload", "share_at", -300)
+        assert made.standing("default", Work.UPLOAD).share == pytest.approx(
+            BACK_OFF**3 + 0.25, abs=0.01
+        )
+        ledger.redis.hincrbyfloat("provider_uploads:turns:default:upload", "share_at", -600)
+        assert made.standing("default", Work.UPLOAD).share == 1.0
+
+
+class TestRatesThatWereSet:
+    def test_they_hold_for_all_who_ask(self, limits: Made, redis_url: str) -> None:
+        made = limits(upload="60/m")
+        waiting = [made.take("default", Work.UPLOAD) for _ in range(10)][-1]
+        assert waiting.wait_s > 8
+        Limits(Ledger(redis_url), lambda *_: "1/h").set_rate(
+            Work.UPLOAD, "6000/m", profiles=["default"]
+        )
+        assert made.take("default", Work.UPLOAD, held=waiting.mark).wait_s < 0.1
+        assert made.standing("default", Work.UPLOAD).rate == 6000
+        assert made.standing("default", Work.UPLOAD).tier_rate == 60
+        assert made.standing("default", Work.POLL).rate == 0
+
+    def test_for_one_profile_until_all_are_set(self, limits: Made) -> None:
+        made = limits(upload="60/m")
+        profiles = ["default", "batch"]
+        made.set_rate(Work.UPLOAD, "10/s", profile="batch", profiles=profiles)
+        rates = [made.standing(name, Work.UPLOAD).rate for name in profiles]
+        assert rates == [60, 600]
+        made.set_rate(Work.UPLOAD, "0", profiles=profiles)
+        rates = [made.standing(name, Work.UPLOAD).rate for name in profiles]
+        assert rates == [0, 0]
+        made.set_rate(Work.UPLOAD, None, profiles=profiles)
+        rates = [made.standing(name, Work.UPLOAD).rate for name in profiles]
+        assert rates == [60, 60]
+
+    def test_what_is_no_rate(self, limits: Made) -> None:
+        with pytest.raises(ValueError, match="write 10/s, 60/m or 500/h"):
+            limits().set_rate(Work.UPLOAD, "fast", profiles=["default"])
