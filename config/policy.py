@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -15,6 +17,9 @@ class Policy(BaseSettings):
     model_config = SettingsConfigDict(
         env_prefix="PROVIDER_UPLOADS_", env_ignore_empty=True, extra="ignore", frozen=True
     )
+
+    #: What the tiers allow; a file of your own takes the place of ours.
+    tiers_file: Path = Path(__file__).with_name("tiers.toml")
 
     #: An upload is tried this often before its last error is its end: about four
     #: minutes of waiting (1 + 2 + 4 + ... + 60 s).

@@ -1,9 +1,8 @@
-"""The tiers of ``tiers.toml``, and which of them an account is in."""
+"""The tiers of a file of tiers, and which of them an account is in."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
+from config.policy import policy
 from provider_uploads import contract
 from provider_uploads.settings import settings
 from provider_uploads.tiers import Tier, Tiers, Work
@@ -16,7 +15,7 @@ TASKS = {
     Work.GENERATE: contract.GENERATE,
 }
 
-tiers = Tiers.read(Path(__file__).with_name("tiers.toml"))
+tiers = Tiers.read(policy.tiers_file)
 
 
 def tier_of(profile: str) -> Tier:

@@ -127,7 +127,7 @@ for n = 3, #ARGV do redis.call('HDEL', KEYS[1], ARGV[n]) end
 for n = 2, #KEYS do
   if redis.call('EXISTS', KEYS[n]) == 1 then
     redis.call('HINCRBY', KEYS[n], 'epoch', 1)
-    redis.call('HDEL', KEYS[n], 'next', 'share', 'share_at')
+    redis.call('HDEL', KEYS[n], 'next', 'until', 'share', 'share_at')
   end
 end
 """
@@ -221,7 +221,7 @@ class Limits:
         """Let a rate hold for the fleet from now on, whatever the tier says.
 
         For one profile, or for all ``profiles`` there are; ``"0"`` is no limit, None the tier's
-        rate again. Raises ValueError when it is no rate.
+        rate again. It ends a cool-down. Raises ValueError when it is no rate.
         """
         value = "" if rate is None else f"{per_minute(rate):.6f}"
         names = list(profiles) if profile is None else [profile]

@@ -1,0 +1,216 @@
+"""Rate limits on the whole road: real workers, real Redis, a provider that counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_celery import CeleryTestSetup
+
+from provider_uploads import Stage, UploadQueue, contract
+from provider_uploads.emulator import FaultKind, LocalGemini, Operation
+from provider_uploads.ledger import Ledger
+from provider_uploads.limits import Limits, published
+from provider_uploads.tiers import Work
+from tests.conftest import KEY
+from tests.nodes import RedisProcess, WorkerProcess, wait_until
+
+TIERS = """
+[quick]
+upload = "600/m"
+poll = "6000/m"
+delete = "600/m"
+generate = "600/m"
+transfer_concurrency = 8
+
+[slow]
+upload = "20/m"
+transfer_concurrency = 8
+"""
+
+
+@pytest.fixture
+def policy(tmp_path: Path, gemini: LocalGemini) -> dict[str, str]:
+    (tmp_path / "tiers.toml").write_text(TIERS)
+    return {
+        "PROVIDER_UPLOADS_TIERS_FILE": str(tmp_path / "tiers.toml"),
+        "PROVIDER_UPLOADS_TIER": "quick",
+        "PROVIDER_UPLOADS_PROFILES__SLOW__API_KEY": KEY,
+        "PROVIDER_UPLOADS_PROFILES__SLOW__BASE_URL": gemini.url,
+        "PROVIDER_UPLOADS_PROFILES__SLOW__TIER": "slow",
+    }
+
+
+@pytest.fixture
+def ledger(default_redis_broker: RedisProcess) -> Ledger:
+    return Ledger(default_redis_broker.url)
+
+
+@pytest.fixture
+def limits(ledger: Ledger) -> Limits:
+    """What an operator sees."""
+    return Limits(ledger, lambda profile, work: published(ledger)[profile].rate(work))
+
+
+def ended(queue: UploadQueue, tickets: list[str]) -> int:
+    return sum(status.stage.ended for status in queue.statuses(tickets))
+
+
+def starts(gemini: LocalGemini) -> dict[str, int]:
+    counted: dict[str, int] = gemini.counters()["operations"]["start"]["by_status"]
+    return counted
+
+
+def test_uploads_go_at_the_tiers_pace_whoever_sends_them(
+    queue: UploadQueue,
+    more_workers: Callable[..., WorkerProcess],
+    make_file: Callable[..., Path],
+    quick: dict[str, Any],
+) -> None:
+    more_workers("-Q", "transfer")
+    tickets = queue.submit_many([make_file(f"{n}.txt") for n in range(60)], **quick)
+    wait_until(lambda: ended(queue, tickets) == 60, "all of them", 30)
+    statuses = queue.statuses(tickets)
+    assert {status.stage for status in statuses} == {Stage.ACTIVE}
+    begun = [status.queued_s for status in statuses]
+    # Twelve at once, and one every 104 ms after them: what came faster was not allowed.
+    assert max(begun) - min(begun) > (60 - 12) * 0.104 * 0.95
+
+
+class TestRefused:
+    def test_one_429_holds_everybody_up_once(
+        self,
+        queue: UploadQueue,
+        gemini: LocalGemini,
+        limits: Limits,
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+    ) -> None:
+        queue.result(queue.submit(make_file("warm.txt"), **quick), timeout_s=20)
+        gemini.order_fault(Operation.START, FaultKind.RATE_LIMITED, count=1, retry_delay_s=1.5)
+        first = queue.submit(make_file("first.mp4"), **quick)
+        wait_until(lambda: starts(gemini).get("429"), "the refusal")
+        assert limits.standing("default", Work.UPLOAD).on_hold_s > 0
+        assert limits.standing("slow", Work.UPLOAD).on_hold_s == 0
+        others = [queue.submit(make_file(f"{n}.mp4"), **quick) for n in range(5)]
+        for ticket in (first, *others):
+            queue.result(ticket, timeout_s=20)
+        assert starts(gemini)["429"] == 1
+        assert limits.standing("default", Work.UPLOAD).share < 0.8
+
+    def test_a_look_and_a_deletion_come_back_after_it(
+        self,
+        queue: UploadQueue,
+        gemini: LocalGemini,
+        limits: Limits,
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+    ) -> None:
+        for operation in (Operation.GET, Operation.DELETE):
+            gemini.order_fault(operation, FaultKind.RATE_LIMITED, count=1, retry_delay_s=0.5)
+        ticket = queue.submit(make_file("clip.mp4"), **quick)
+        queue.result(ticket, timeout_s=20)
+        queue.delete(ticket)
+        wait_until(lambda: gemini.files() == [], "the deletion")
+        operations = gemini.counters()["operations"]
+        assert operations["get"]["by_status"]["429"] == 1
+        assert operations["delete"]["by_status"] == {"429": 1, "200": 1}
+
+    def test_a_quota_of_the_day_is_waited_for_in_the_slot(
+        self,
+        queue: UploadQueue,
+        celery_setup: CeleryTestSetup,
+        gemini: LocalGemini,
+        limits: Limits,
+        more_workers: Callable[..., WorkerProcess],
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+    ) -> None:
+        gemini.order_fault(Operation.START, FaultKind.RATE_LIMITED_DAY, count=1)
+
+        def waits(name: str) -> str:
+            ticket = queue.submit(make_file(name), **quick)
+            wait_until(
+                lambda: "rate limit, not before" in (queue.status(ticket).note or ""),
+                "the reason in its status",
+            )
+            return ticket
+
+        unwanted, wanted = waits("a.txt"), waits("b.txt")
+        assert limits.standing("default", Work.UPLOAD).on_hold_s > 1
+        assert queue.cancel(unwanted) is Stage.QUEUED
+        stopped = celery_setup.worker
+        stopped.kill("SIGTERM")
+        more_workers()  # from a worker that stops the message comes back at once
+        wait_until(lambda: celery_setup.worker.container.status == "exited", "its end")
+        for name in ("default", "slow"):  # the operator knows better
+            limits.set_rate(Work.UPLOAD, "600/m", profile=name, profiles=[])
+        assert queue.result(wanted, timeout_s=20).state == "ACTIVE"
+        assert starts(gemini) == {"429": 1, "200": 1}
+
+
+class TestFairness:
+    def test_one_file_does_not_wait_behind_many(
+        self,
+        queue: UploadQueue,
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+    ) -> None:
+        path = make_file("a.txt")
+        many = queue.submit_many([path] * 300, **quick)
+        wait_until(lambda: ended(queue, many) > 15, "the first of many", 30)
+        for _ in range(3):
+            queue.result(queue.submit(path, **quick), timeout_s=20)
+        assert ended(queue, many) < 150
+
+    def test_a_slow_account_is_in_nobodys_way(
+        self,
+        queue: UploadQueue,
+        limits: Limits,
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+    ) -> None:
+        limits.set_rate(Work.UPLOAD, "0", profile="default", profiles=[])
+        path = make_file("a.txt")
+        slow = queue.submit_many([path] * 100, profile="slow", **quick)  # one in three seconds
+        wait_until(lambda: ended(queue, slow) > 0, "the first of the slow ones")
+        fast = queue.submit_many([path] * 200, **quick)
+        wait_until(lambda: ended(queue, fast) == 200, "the fast ones", 30)
+        # With slots shared by turns alone, every fast one would have waited for a slow one.
+        assert ended(queue, slow) < 20
+
+    def test_transfer_means_the_lanes_of_all_profiles(
+        self, celery_setup: CeleryTestSetup, more_workers: Callable[..., WorkerProcess]
+    ) -> None:
+        more_workers("-Q", "transfer")
+        served = celery_setup.app.control.inspect().active_queues().values()
+        lanes = {"transfer", "transfer.bulk", "transfer@slow", "transfer@slow.bulk"}
+        names = [{queue["name"] for queue in queues} for queues in served]
+        assert sorted(names, key=len) == [lanes, lanes | {"control"}]
+
+
+class TestRatesThatWereSet:
+    def test_by_celerys_own_command(
+        self, celery_setup: CeleryTestSetup, queue: UploadQueue, limits: Limits
+    ) -> None:
+        control = celery_setup.app.control
+        (answer,) = control.rate_limit(contract.UPLOAD, "30/m", reply=True)
+        assert [*answer.values()] == [{"ok": "new rate limit set successfully"}]
+        for name in ("default", "slow"):
+            assert limits.standing(name, Work.UPLOAD).rate == 30
+        (answer,) = control.rate_limit(contract.UPLOAD, "10/x", reply=True)
+        assert [*answer.values()] == [{"error": "'10/x' is no rate: write 10/s, 60/m or 500/h"}]
+        assert limits.standing("default", Work.UPLOAD).rate == 30
+
+
+def test_a_tier_nobody_knows_stops_the_worker(
+    tmp_path: Path, default_worker_env: dict[str, str]
+) -> None:
+    env = {**default_worker_env, "PROVIDER_UPLOADS_TIER": "tier_9"}
+    env.pop("PROVIDER_UPLOADS_TIERS_FILE")
+    worker = WorkerProcess.spawn(tmp_path, WorkerProcess.command(), env)
+    wait_until(lambda: worker.exit_code, "its end")
+    assert "no tier 'tier_9'" in worker.logs()
+    assert "free, tier_1, tier_2, tier_3, unlimited" in worker.logs()
