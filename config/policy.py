@@ -37,6 +37,9 @@ class Policy(BaseSettings):
     #: A model may think for long; then the slot is given up, and the question is asked again.
     generate_timeout_s: float = Field(default=600.0, gt=0)
 
+    #: How often an upload that does not fit looks whether there is room by now.
+    storage_look_s: float = Field(default=5.0, gt=0)
+
     #: Uploads of the same bytes look this often whether the one that sends them is done; a file
     #: that expires sooner than that is sent again.
     reuse_look_first_s: float = Field(default=0.2, gt=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import Any
 
@@ -30,9 +30,10 @@ from provider_uploads.errors import (
 from provider_uploads.gemini import Gemini
 from provider_uploads.ledger import Ledger
 from provider_uploads.questions import Questions
-from provider_uploads.records import UploadRequest
+from provider_uploads.records import Copy, UploadRequest
 from provider_uploads.settings import settings
 from provider_uploads.staging import staging_at
+from provider_uploads.storage import Storage
 from tasks import canvases
 
 log = get_task_logger(__name__)
@@ -113,6 +114,12 @@ def files_service(profile: str, *, at_any_rate: bool = False) -> Iterator[None]:
     _breaker().worked(profile, permit)
 
 
+@cache
+def storage() -> Storage:
+    """Return this process's books of what is at the providers."""
+    return Storage(ledger())
+
+
 def questions() -> Questions:
     """Return the questions in this process's ledger."""
     return Questions(ledger())
@@ -135,7 +142,17 @@ def end_upload(ticket: str, error: ProviderUploadsError) -> ProviderUploadsError
         _unstage(ticket)
     if ledger().left_behind(ticket):
         canvases.clean_up(ticket).apply_async()
+    else:
+        _give_back(ticket)
     return error
+
+
+def _give_back(ticket: str) -> None:
+    """Give an upload's room at the provider back, if nothing of it is there."""
+    with suppress(UnknownTicketError, NewerPayloadError):
+        row = ledger().read(ticket)
+        if row.copy_at_provider is not Copy.PRESENT:
+            storage().release(row.request.profile, ticket)
 
 
 def _stands(ticket: str, error: ProviderUploadsError) -> ProviderUploadsError:

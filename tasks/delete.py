@@ -17,7 +17,7 @@ from provider_uploads.records import KEPT_S, Copy, Stage
 from provider_uploads.rows import Row
 from provider_uploads.tiers import Work
 from tasks.celery import app
-from tasks.context import files_service, gemini, handed_back, ledger, log
+from tasks.context import files_service, gemini, handed_back, ledger, log, storage
 from tasks.sharing import reuse
 from tasks.turns import limited, turn_or_come_back
 from tasks.waiting import come_back
@@ -68,6 +68,9 @@ def _delete(row: Row, turn: str) -> None:
             provider.sender.cancel(row.session_url)
         for name in row.names:
             provider.delete(name)
+    for name in row.names:
+        if (sent_by := contract.upload_of(name)) is not None:  # of a shared file, somebody else
+            storage().release(profile, sent_by[0])
 
 
 def _expired(row: Row) -> bool:

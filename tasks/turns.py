@@ -50,7 +50,7 @@ def wait_in_slot(
     ``note`` gets what the status may say about a longer wait. Raises Interrupted when the worker
     stops or the lease is lost, Ended when the work is not ``wanted`` any more.
     """
-    queue = str((task.request.delivery_info or {}).get("routing_key"))
+    queue = _queue_of(task)
     ahead_s = _BULK_AHEAD_S if contract.is_bulk(queue) else None
     turn = limits().take(profile, work, ahead_s=ahead_s)
     noted_at = 0.0
@@ -65,6 +65,19 @@ def wait_in_slot(
                 raise Ended
             turn = limits().take(profile, work, held=turn.mark, ahead_s=ahead_s)
     return turn.mark
+
+
+def pause_in_slot(task: Task[Any, Any], turn: Turn, lease: Lease) -> None:
+    """Wait here as long as ``turn`` says; raises Interrupted as ``wait_in_slot`` does."""
+    until = time.monotonic() + turn.wait_s
+    with waiting.of(_queue_of(task)) as waiter:
+        waiter.waits_for(turn)
+        while (left_s := until - time.monotonic()) > 0:
+            _pause(Turn(left_s, "", 0.0), None, lease)
+
+
+def _queue_of(task: Task[Any, Any]) -> str:
+    return str((task.request.delivery_info or {}).get("routing_key"))
 
 
 def _pause(turn: Turn, ahead_s: float | None, lease: Lease) -> None:

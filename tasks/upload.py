@@ -15,6 +15,7 @@ from provider_uploads.cloud import known_credentials
 from provider_uploads.errors import (
     NewerPayloadError,
     RateLimitedError,
+    StorageFullError,
     TransientError,
     UnknownTicketError,
     UploadFailedError,
@@ -40,6 +41,7 @@ from tasks.context import (
     stopping,
     unstage,
 )
+from tasks.room import take_room, wait_for_room
 from tasks.sharing import taken
 from tasks.turns import limited, wait_in_slot
 from tasks.waiting import come_back, leave_for_newer, try_again
@@ -88,7 +90,7 @@ def _row(request: UploadRequest) -> Row:
 def _send(task: Task[Any, Any], row: Row, lease: Lease) -> Row:
     """Bring the bytes over and write down what the provider says of them.
 
-    A 429 is waited out here, in the slot, for as long as files are kept.
+    A 429 and a full storage are waited out here, in the slot, for as long as files are kept.
     """
     reach = Reach.of(settings())
     # One that has begun to send goes on with it.
@@ -100,9 +102,11 @@ def _send(task: Task[Any, Any], row: Row, lease: Lease) -> Row:
         try:
             row, file = _sent(task, row, reach, lease)
             break
-        except RateLimitedError as error:
+        except (RateLimitedError, StorageFullError) as error:
             if time.time() > row.queued_at + KEPT_S:
                 raise
+            if isinstance(error, StorageFullError):
+                wait_for_room(task, row, error, lease)
             row = ledger().read(row.request.upload_id)
             if row.stage.ended:
                 raise Ended from error
@@ -119,6 +123,9 @@ def _sent(task: Task[Any, Any], row: Row, reach: Reach, lease: Lease) -> tuple[R
     """Make one attempt, when it is our turn."""
     ticket, profile = row.request.upload_id, row.request.profile
     provider = gemini(profile)
+    credentials = _for_registering(row, provider, reach)
+    if credentials is None:
+        take_room(row, reach)
     turn = wait_in_slot(
         task,
         Work.UPLOAD,
@@ -127,7 +134,6 @@ def _sent(task: Task[Any, Any], row: Row, reach: Reach, lease: Lease) -> tuple[R
         wanted=lambda: ledger().living(ticket),
         note=lambda text: ledger().note(ticket, text),
     )
-    credentials = _for_registering(row, provider, reach)
     if credentials is not None:
         with limited(Work.UPLOAD, profile, turn), files_service(profile):
             (file,) = provider.register([row.location], credentials)

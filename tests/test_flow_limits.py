@@ -10,9 +10,11 @@ import pytest
 from pytest_celery import CeleryTestSetup
 
 from provider_uploads import Stage, UploadQueue, contract
-from provider_uploads.emulator import FaultKind, LocalGemini, Operation
+from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
+from provider_uploads.errors import SourceTooLargeError
 from provider_uploads.ledger import Ledger
 from provider_uploads.limits import Limits, published
+from provider_uploads.records import Copy
 from provider_uploads.tiers import Work
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, WorkerProcess, wait_until
@@ -214,3 +216,76 @@ def test_a_tier_nobody_knows_stops_the_worker(
     wait_until(lambda: worker.exit_code, "its end")
     assert "no tier 'tier_9'" in worker.logs()
     assert "free, tier_1, tier_2, tier_3, unlimited" in worker.logs()
+
+
+class TestStorage:
+    """A project of ten megabytes."""
+
+    SIZE = 3_000_000
+
+    @pytest.fixture
+    def gemini_config(self) -> EmulatorConfig:
+        return EmulatorConfig(
+            processing_s=0.1, api_keys=frozenset({KEY}), max_project_bytes=10_000_000
+        )
+
+    @pytest.fixture
+    def policy(self, policy: dict[str, str], tmp_path: Path) -> dict[str, str]:
+        tiers = "[small]\ntransfer_concurrency = 8\nstorage_bytes = 10_000_000\n" + TIERS
+        (tmp_path / "tiers.toml").write_text(tiers)
+        return {
+            **policy,
+            "PROVIDER_UPLOADS_TIER": "small",
+            "PROVIDER_UPLOADS_STORAGE_LOOK_S": "0.1",
+            "PROVIDER_UPLOADS_SWEEP_QUIET_S": "0.01",
+        }
+
+    def uploaded(
+        self, queue: UploadQueue, make_file: Callable[..., Path], quick: dict[str, Any]
+    ) -> list[str]:
+        paths = [make_file(f"{n}.mp4", self.SIZE) for n in range(3)]
+        tickets = [queue.submit(path, **quick) for path in paths]
+        for ticket in tickets:
+            queue.result(ticket, timeout_s=20)
+        return tickets
+
+    def test_what_does_not_fit_waits_until_something_goes(
+        self,
+        queue: UploadQueue,
+        gemini: LocalGemini,
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+    ) -> None:
+        first, *_ = self.uploaded(queue, make_file, quick)
+        waits = queue.submit(make_file("more.mp4", self.SIZE), **quick)
+        small = queue.submit(make_file("small.mp4", 500_000), **quick)
+        queue.result(small, timeout_s=20)
+        wait_until(lambda: "lacks" in (queue.status(waits).note or ""), "the reason")
+        assert "1,000,000" not in (queue.status(waits).note or "")
+        assert queue.status(waits).stage is Stage.QUEUED
+        queue.delete(first)
+        assert queue.result(waits, timeout_s=20).state == "ACTIVE"
+        assert gemini.counters()["operations"]["start"]["by_status"].get("429") is None
+
+    def test_the_oldest_go_where_that_was_asked_for(
+        self,
+        queue: UploadQueue,
+        gemini: LocalGemini,
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+    ) -> None:
+        tickets = self.uploaded(queue, make_file, quick)
+        oldest = min(tickets, key=lambda ticket: queue.result(ticket).expires_at or 0)
+        more = queue.submit(make_file("more.mp4", self.SIZE), evict="oldest", **quick)
+        queue.result(more, timeout_s=20)
+        assert queue.status(oldest).copy_at_provider is Copy.DELETED
+        names = {file["name"] for file in gemini.files()}
+        kept = {queue.result(ticket).id for ticket in (*tickets, more)} - {queue.result(oldest).id}
+        assert names == kept
+
+    def test_what_never_fits_is_refused(
+        self, queue: UploadQueue, make_file: Callable[..., Path], quick: dict[str, Any]
+    ) -> None:
+        ticket = queue.submit(make_file("huge.mp4", 10_000_001), **quick)
+        with pytest.raises(SourceTooLargeError):
+            queue.result(ticket, timeout_s=20)

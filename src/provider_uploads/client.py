@@ -37,7 +37,14 @@ from provider_uploads.questions import (
     Questions,
     checked_config,
 )
-from provider_uploads.records import Stage, UploadRequest, UploadResult, UploadStatus, checked
+from provider_uploads.records import (
+    Evict,
+    Stage,
+    UploadRequest,
+    UploadResult,
+    UploadStatus,
+    checked,
+)
 from provider_uploads.settings import redis_url as checked_url
 from provider_uploads.settings import settings, without_secrets
 from provider_uploads.staging import Readable, staging_at
@@ -102,6 +109,7 @@ class UploadQueue:
         cleanup_on_timeout: bool = True,
         profile: str = DEFAULT_PROFILE,
         reuse: bool = False,
+        evict: Evict | None = None,
         api_key: None = None,
     ) -> str:
         """Queue one file, by its path or its s3://, gs:// or https:// URL; return its ticket.
@@ -116,6 +124,9 @@ class UploadQueue:
         Each call is an upload of its own, also of the same file. With ``reuse``, uploads of the
         same bytes, MIME type and profile share one file at the provider, as long as it is ACTIVE
         and has an hour to live; ``delete`` says that this one needs it no more.
+
+        An upload that does not fit into the account's storage waits until files go. With
+        ``evict="oldest"`` our own finished files go, the oldest first, as if ``delete`` was called.
         """
         _refuse_key(api_key)
         request = request_for(
@@ -132,6 +143,7 @@ class UploadQueue:
             cleanup_on_timeout,
             profile,
             reuse,
+            evict,
         )
         self._send(request, credential(os.fspath(path)))
         return request.upload_id
@@ -151,6 +163,7 @@ class UploadQueue:
         cleanup_on_timeout: bool = True,
         profile: str = DEFAULT_PROFILE,
         reuse: bool = False,
+        evict: Evict | None = None,
         api_key: None = None,
     ) -> str:
         """Copy a binary stream to ``PROVIDER_UPLOADS_STAGING``, queue the copy, return the ticket.
@@ -171,7 +184,7 @@ class UploadQueue:
             "jitter_s": jitter_s,
         }
         request = staged_request(
-            filename, display_name, mime_type, patience, cleanup_on_timeout, profile, reuse
+            filename, display_name, mime_type, patience, cleanup_on_timeout, profile, reuse, evict
         )
         staging = staging_at(settings().staging)
         size_bytes = staging.put(request.upload_id, request.source, fileobj)
@@ -196,6 +209,7 @@ class UploadQueue:
         cleanup_on_timeout: bool = True,
         profile: str = DEFAULT_PROFILE,
         reuse: bool = False,
+        evict: Evict | None = None,
         api_key: None = None,
     ) -> list[str]:
         """Queue many files, by path or URL, in one message; return their tickets, in order.
@@ -213,7 +227,9 @@ class UploadQueue:
         }
         locations = [os.fspath(path) for path in paths]
         requests = [
-            request_for(location, None, mime_type, patience, cleanup_on_timeout, profile, reuse)
+            request_for(
+                location, None, mime_type, patience, cleanup_on_timeout, profile, reuse, evict
+            )
             for location in locations
         ]
         if not requests:

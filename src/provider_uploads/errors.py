@@ -9,6 +9,7 @@
     │   ├── ProviderUnavailableError   5xx, a reset, a timeout, an answer that makes no sense
     │   │   └── RateLimitedError       429
     │   ├── ServiceDownError           the provider has been failing for all; one worker probes it
+    │   ├── StorageFullError           the account's files leave no room for this one
     │   ├── SessionLostError           the provider no longer knows the upload session
     │   ├── NameTakenError             409: the provider holds another file of this name
     │   └── VerificationError          the provider's copy differs from the source
@@ -175,6 +176,23 @@ class ServiceDownError(TransientError):
         return (
             f"the Files service of profile {self.profile!r} is down{last}. "
             f"Try in {self.retry_after_s:.1f} s."
+        )
+
+
+class StorageFullError(TransientError):
+    """An account's files at the provider leave no room for another one."""
+
+    def __init__(self, profile: str, missing_bytes: int, limit_bytes: int) -> None:
+        super().__init__(profile, missing_bytes, limit_bytes)
+        self.profile = profile
+        self.missing_bytes = missing_bytes
+        self.limit_bytes = limit_bytes
+
+    def __str__(self) -> str:
+        return (
+            f"the storage of profile {self.profile!r} ({self.limit_bytes:,} bytes) lacks "
+            f"{self.missing_bytes:,} bytes for this file. Delete files, or upload with "
+            'evict="oldest"; files expire after 48 h.'
         )
 
 

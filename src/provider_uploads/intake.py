@@ -12,7 +12,7 @@ from provider_uploads import locations
 from provider_uploads.errors import InvalidRequestError
 from provider_uploads.mime import guess_type
 from provider_uploads.profiles import DEFAULT_PROFILE
-from provider_uploads.records import UploadRequest, checked
+from provider_uploads.records import Evict, UploadRequest, checked
 from provider_uploads.settings import settings
 from provider_uploads.sources import Reach, check_scheme, open_file
 
@@ -50,6 +50,7 @@ def request_for(
     cleanup_on_timeout: bool,
     profile: str = DEFAULT_PROFILE,
     reuse: bool = False,
+    evict: Evict | None = None,
 ) -> UploadRequest:
     """Return a new upload of the file at a path or URL, with a new id.
 
@@ -73,6 +74,7 @@ def request_for(
             "cleanup_on_timeout": cleanup_on_timeout,
             "profile": profile,
             "reuse": reuse,
+            "evict": evict,
         },
     )
 
@@ -85,6 +87,7 @@ def staged_request(
     cleanup_on_timeout: bool,
     profile: str = DEFAULT_PROFILE,
     reuse: bool = False,
+    evict: Evict | None = None,
 ) -> UploadRequest:
     """Return a new upload of a stream that is to be staged; of ``filename`` only the name counts.
 
@@ -106,6 +109,7 @@ def staged_request(
             "cleanup_on_timeout": cleanup_on_timeout,
             "profile": profile,
             "reuse": reuse,
+            "evict": evict,
         },
     )
 

@@ -129,12 +129,17 @@ class Patience(Record):
         return Backoff(self.poll_s, self.backoff_factor, self.max_poll_s, self.jitter_s)
 
 
+#: Which of our finished files may be deleted to make room for an upload.
+Evict = Literal["oldest"]
+
+
 class UploadRequest(Record):
     """One file to upload: the payload of ``provider_uploads.upload``. It never holds a secret.
 
     ``source`` is a path or a URL, the latter without user info and query: where there are such,
     the whole URL is in the ledger. ``size_bytes`` is None for what only the worker can open.
-    ``reuse`` lets uploads of the same bytes share a file.
+    ``reuse`` lets uploads of the same bytes share a file; ``evict`` says which files of ours go
+    when there is no room.
     """
 
     version: Literal[1] = contract.PAYLOAD_VERSION
@@ -147,6 +152,7 @@ class UploadRequest(Record):
     patience: Patience = Patience()
     cleanup_on_timeout: bool = True
     reuse: bool = False
+    evict: Evict | None = None
 
     @model_validator(mode="after")
     def _stages_its_own(self) -> Self:

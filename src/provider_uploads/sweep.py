@@ -34,6 +34,7 @@ from provider_uploads.questions import Questions
 from provider_uploads.records import Copy, ProviderFile, Record, Stage
 from provider_uploads.reuse import Reuse
 from provider_uploads.staging import Staging
+from provider_uploads.storage import Storage
 
 if TYPE_CHECKING:
     from celery import Celery
@@ -84,6 +85,7 @@ class Sweep:
         self._ledger = ledger
         self._questions = Questions(ledger)
         self._reuse = Reuse(ledger)
+        self._storage = Storage(ledger)
         self._lanes = Lanes(ledger)
         self._app = app
         self._publish = publish
@@ -179,8 +181,11 @@ class Sweep:
         """Yield strays and unknown files; nothing where the provider has no list."""
         if Operation.LIST in gemini.provider.cannot:
             return
-        fresh = datetime.now(UTC) - timedelta(seconds=self._quiet_s)
-        for file in gemini.list():
+        began = datetime.now(UTC)
+        fresh = began - timedelta(seconds=self._quiet_s)
+        files = [*gemini.list()]
+        self._storage.correct(profile, files, began.timestamp())
+        for file in files:
             label = file.name if gemini.provider.takes_names else file.display_name or ""
             ours = contract.upload_of(label)
             if ours is None or (file.created_at is not None and file.created_at > fresh):

@@ -1,0 +1,185 @@
+"""What a profile holds at its provider, so that no upload begins that would not fit.
+
+A provider gives a project so many bytes for all its files, and a full one refuses uploads in the
+middle of the day's work. Every upload takes its room here before it begins and gives it back when
+its file is deleted, or expires; what others put there is known from the last listing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import cast
+
+from provider_uploads import contract
+from provider_uploads.errors import NewerPayloadError, UnknownTicketError
+from provider_uploads.ledger import Ledger
+from provider_uploads.records import KEPT_S, ProviderFile, Stage
+from provider_uploads.reuse import Reuse
+from provider_uploads.rows import Row
+
+# KEYS: our files by the time they expire; their bytes by ticket, with the sum under "ours" and
+# what is not ours under "others". Defines now, drop(ticket), held().
+_BOOK = """
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+local function drop(ticket)
+  local bytes = redis.call('HGET', KEYS[2], ticket)
+  if bytes then
+    redis.call('HINCRBY', KEYS[2], 'ours', -bytes)
+    redis.call('HDEL', KEYS[2], ticket)
+  end
+  redis.call('ZREM', KEYS[1], ticket)
+end
+local function put(ticket, bytes, expires_at)
+  drop(ticket)
+  redis.call('HSET', KEYS[2], ticket, bytes)
+  redis.call('HINCRBY', KEYS[2], 'ours', bytes)
+  redis.call('ZADD', KEYS[1], expires_at, ticket)
+end
+local function held()
+  for _, ticket in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do drop(ticket) end
+  local sums = redis.call('HMGET', KEYS[2], 'ours', 'others')
+  return tonumber(sums[1] or '0') + tonumber(sums[2] or '0')
+end
+"""
+
+# ARGV: ticket, bytes, the limit, seconds it will be kept. Returns the bytes that are missing.
+_TAKE = (
+    _BOOK
+    + """
+local before = tonumber(redis.call('HGET', KEYS[2], ARGV[1]) or '0')
+local missing = held() - before + tonumber(ARGV[2]) - tonumber(ARGV[3])
+if missing > 0 then return missing end
+put(ARGV[1], ARGV[2], now + tonumber(ARGV[4]))
+return 0
+"""
+)
+# ARGV: what others hold; then ticket, bytes and time of expiry of each of ours; then '-' and those
+# that are gone.
+_CORRECT = (
+    _BOOK
+    + """
+redis.call('HSET', KEYS[2], 'others', ARGV[1])
+local n = 2
+while ARGV[n] and ARGV[n] ~= '-' do
+  put(ARGV[n], ARGV[n + 1], ARGV[n + 2])
+  n = n + 3
+end
+for gone = n + 1, #ARGV do drop(ARGV[gone]) end
+return held()
+"""
+)
+_RELEASE = _BOOK + "drop(ARGV[1])"
+_HELD = _BOOK + "return held()"
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """One of our files at the provider."""
+
+    ticket: str
+    size_bytes: int
+
+
+class Storage:
+    """The books of all profiles; thread-safe; raises QueueUnavailableError as the ledger does."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._reuse = Reuse(ledger)
+        self._take = ledger.redis.register_script(_TAKE)
+        self._release = ledger.redis.register_script(_RELEASE)
+        self._correct = ledger.redis.register_script(_CORRECT)
+        self._held = ledger.redis.register_script(_HELD)
+
+    def take(self, profile: str, ticket: str, size_bytes: int, limit_bytes: int) -> int:
+        """Take room for an upload; return the bytes that are missing, 0 when it is taken.
+
+        Twice is once.
+        """
+        with self._ledger.reached():
+            missing = self._take(
+                keys=_keys(profile), args=[ticket, size_bytes, limit_bytes, KEPT_S]
+            )
+        return int(missing)
+
+    def release(self, profile: str, ticket: str) -> None:
+        """Give an upload's room back; twice is once."""
+        with self._ledger.reached():
+            self._release(keys=_keys(profile), args=[ticket])
+
+    def held_bytes(self, profile: str) -> int:
+        """Return what is held and under way, ours and others'."""
+        with self._ledger.reached():
+            return int(self._held(keys=_keys(profile), args=[]))
+
+    def oldest(self, profile: str) -> list[Holding]:
+        """Return our files, those that expire first in front."""
+        by_expiry, by_ticket = _keys(profile)
+        with self._ledger.reached(), self._ledger.redis.pipeline(transaction=False) as pipe:
+            pipe.zrange(by_expiry, 0, -1)
+            pipe.hgetall(by_ticket)
+            tickets, sizes = pipe.execute()
+        return [Holding(ticket, int(sizes[ticket])) for ticket in tickets if ticket in sizes]
+
+    def spare(self, profile: str, missing_bytes: int) -> list[Row]:
+        """Return the oldest of our finished files whose deletion would make so much room.
+
+        Those that are being deleted already count, files that several uploads share do not.
+        Nothing when all of them would not do.
+        """
+        found: list[Row] = []
+        for holding in self.oldest(profile):
+            if missing_bytes <= 0:
+                break
+            try:
+                row = self._ledger.read(holding.ticket)
+            except (UnknownTicketError, NewerPayloadError):
+                continue
+            if row.stage is not Stage.ACTIVE or row.file is None:
+                continue
+            if row.let_go_at is None:
+                if self._reuse.shared(profile, row.file.name):
+                    continue
+                found.append(row)
+            missing_bytes -= holding.size_bytes
+        return found if missing_bytes <= 0 else []
+
+    def correct(self, profile: str, files: Iterable[ProviderFile], listed_from: float) -> int:
+        """Set the books by a listing that began at ``listed_from``; return the bytes held."""
+        ours: dict[str, ProviderFile] = {}
+        others_bytes = 0
+        for file in files:
+            label = contract.upload_of(file.name) or contract.upload_of(file.display_name or "")
+            if label is None:
+                others_bytes += file.size_bytes
+            else:
+                ours[label[0]] = file
+        by_expiry, _ = _keys(profile)
+        with self._ledger.reached():
+            known = cast(
+                "list[tuple[str, float]]",
+                self._ledger.redis.zrange(by_expiry, 0, -1, withscores=True),
+            )
+        gone = [
+            ticket
+            for ticket, expires_at in known
+            if ticket not in ours
+            and expires_at - KEPT_S < listed_from
+            and not self._ledger.living(ticket)
+        ]
+        there: list[str | float] = []
+        for ticket, file in ours.items():
+            expires_at = file.expires_at.timestamp() if file.expires_at else time.time() + KEPT_S
+            there += [ticket, file.size_bytes, expires_at]
+        with self._ledger.reached():
+            return int(self._correct(keys=_keys(profile), args=[others_bytes, *there, "-", *gone]))
+
+
+def _keys(profile: str) -> list[str]:
+    return [
+        f"{contract.KEY_PREFIX}stored:{profile}",
+        f"{contract.KEY_PREFIX}stored_bytes:{profile}",
+    ]
