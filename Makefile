@@ -6,7 +6,7 @@ FILES ?=
 PROVIDER ?= local
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-chaos test-live wheel-guard demo up up-docker bench clean
+.PHONY: help install check test test-chaos test-tiers test-live wheel-guard demo up up-docker bench clean
 
 help:            ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,9 @@ test: install    ## The whole test suite
 
 test-chaos: install  ## Kill things at length, and print what became of the uploads
 	$(BIN)/pytest tests/test_chaos.py --chaos
+
+test-tiers: install  ## The tiers' rates over minutes, by a fleet of four workers
+	$(BIN)/pytest tests/test_fleet_limits.py --tiers
 
 test-live: install  ## The flows that count, at Google's service: needs GEMINI_API_KEY
 	@if [ -z "$$GEMINI_API_KEY" ]; then \
@@ -70,6 +73,7 @@ up-docker:       ## The stack in containers; the local Gemini unless there is a 
 	  docker compose up --build --detach --wait; \
 	else \
 	  PROVIDER_UPLOADS_BASE_URL=http://local-gemini:8123 \
+	  PROVIDER_UPLOADS_TIER=$${PROVIDER_UPLOADS_TIER:-unlimited} \
 	    docker compose --profile local up --build --detach --wait; \
 	fi
 

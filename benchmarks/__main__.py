@@ -15,6 +15,7 @@ from benchmarks import report
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figure
 from benchmarks.large_file import large_file
+from benchmarks.limits import limits
 from benchmarks.machine import facts
 from benchmarks.plan import FULL, QUICK
 from benchmarks.small_files import small_files
@@ -27,6 +28,7 @@ _BENCHMARKS = {
     "small-files": small_files,
     "large-file": large_file,
     "videos": videos,
+    "limits": limits,
 }
 #: A developer's own settings would be measured too; loopback needs no proxy.
 _FOREIGN = ("PROVIDER_UPLOADS_", "CELERY_", "GEMINI_", "GOOGLE_")

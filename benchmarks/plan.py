@@ -20,6 +20,8 @@ class Plan:
     large_rounds: int
     large_mib: int
     videos: int
+    limit_per_minute: int
+    limited_files: int
 
 
 #: Under six minutes on two cores.
@@ -31,6 +33,8 @@ FULL = Plan(
     large_rounds=3,
     large_mib=1024,
     videos=100,
+    limit_per_minute=120,
+    limited_files=150,
 )
 
 #: Shows that everything runs; its figures say little.
@@ -42,4 +46,6 @@ QUICK = Plan(
     large_rounds=1,
     large_mib=24,
     videos=20,
+    limit_per_minute=600,
+    limited_files=60,
 )

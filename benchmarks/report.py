@@ -32,7 +32,9 @@ one large file: ours runs from before submit to ACTIVE, hashing included; upload
 videos: a look of ours is a message that is claimed, asks once, and is sent again with a countdown;
   no thread waits. A look of the peer is a get in a thread that sleeps between two. "CPU a further
   look" compares few files looked at once with the same files looked at about ten times: what the
-  extra looks cost, each."""
+  extra looks cost, each.
+rate limits: a turn is what every upload and every look takes first. Used is the pace from the first
+  upload to the last under a tier of so many a minute, with a provider that refuses what is more."""
 
 
 def headline(facts: Mapping[str, str]) -> str:

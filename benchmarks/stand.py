@@ -20,6 +20,7 @@ from benchmarks.meter import Meter
 from benchmarks.provider import Provider
 from provider_uploads import contract
 from provider_uploads.client import UploadQueue
+from provider_uploads.lanes import Lanes
 from provider_uploads.ledger import Ledger
 from provider_uploads.records import Stage, UploadResult
 from provider_uploads.stack import checkout, find_redis_server
@@ -73,7 +74,7 @@ class Stand:
     def _acknowledged(self) -> None:
         deadline = time.monotonic() + _PATIENCE_S
         while self.redis.hlen(f"{contract.KEY_PREFIX}unacked") or any(
-            self.queued(queue) for queue in (contract.TRANSFER_QUEUE, contract.CONTROL_QUEUE)
+            self.queued(queue) for queue in Lanes(self.ledger).queues()
         ):
             if time.monotonic() > deadline:
                 raise BenchmarkError("all uploads are ACTIVE, but messages are left in Redis")
@@ -88,12 +89,17 @@ def redis_alone() -> Iterator[tuple[Path, str]]:
 
 
 @contextmanager
-def stand(*, latency_ms: float = 0.0, processing_s: float = 0.5) -> Iterator[Stand]:
-    """Run a Redis, a local Gemini and one worker that serves both queues."""
+def stand(
+    *, latency_ms: float = 0.0, processing_s: float = 0.5, uploads_per_minute: int | None = None
+) -> Iterator[Stand]:
+    """Run a Redis, a local Gemini and one worker that serves all queues.
+
+    With ``uploads_per_minute`` the worker's tier allows that, and the provider no more.
+    """
     with _supervised() as (folder, supervisor):
         redis_url = _start_redis(folder, supervisor)
-        base_url = _start_gemini(folder, supervisor, latency_ms, processing_s)
-        _start_worker(folder, supervisor, redis_url, base_url)
+        base_url = _start_gemini(folder, supervisor, latency_ms, processing_s, uploads_per_minute)
+        _start_worker(folder, supervisor, redis_url, base_url, uploads_per_minute)
         pids = supervisor.pids
         ledger = Ledger(redis_url)
         with UploadQueue(redis_url) as queue, redis.Redis.from_url(redis_url) as client:
@@ -144,9 +150,14 @@ def _start_redis(folder: Path, supervisor: Supervisor) -> str:
 
 
 def _start_gemini(
-    folder: Path, supervisor: Supervisor, latency_ms: float, processing_s: float
+    folder: Path,
+    supervisor: Supervisor,
+    latency_ms: float,
+    processing_s: float,
+    per_minute: int | None,
 ) -> str:
     port = _free_port()
+    limit = [] if per_minute is None else ["--requests-per-minute", f"start={per_minute}"]
     url = f"http://127.0.0.1:{port}"
     supervisor.start(
         Service(
@@ -154,6 +165,7 @@ def _start_gemini(
             [
                 *(sys.executable, "-m", "provider_uploads", "emulator", "--port", str(port)),
                 *("--latency-ms", str(latency_ms), "--processing-s", str(processing_s)),
+                *limit,
             ],
             ready_line=url,
             env={"TMPDIR": str(folder)},
@@ -162,7 +174,12 @@ def _start_gemini(
     return url
 
 
-def _start_worker(folder: Path, supervisor: Supervisor, redis_url: str, base_url: str) -> None:
+def _start_worker(
+    folder: Path, supervisor: Supervisor, redis_url: str, base_url: str, per_minute: int | None
+) -> None:
+    tiers = folder / "tiers.toml"
+    rate = "" if per_minute is None else f'upload = "{per_minute}/m"\n'
+    tiers.write_text(f"[bench]\n{rate}transfer_concurrency = 16\n")
     supervisor.start(
         Service(
             "worker",
@@ -177,6 +194,8 @@ def _start_worker(folder: Path, supervisor: Supervisor, redis_url: str, base_url
                 "PROVIDER_UPLOADS_BASE_URL": base_url,
                 "PROVIDER_UPLOADS_API_KEY": "local",
                 "PROVIDER_UPLOADS_ROOTS": str(folder.resolve()),
+                "PROVIDER_UPLOADS_TIERS_FILE": str(tiers),
+                "PROVIDER_UPLOADS_TIER": "bench",
             },
             cwd=checkout(),
         )

@@ -38,10 +38,10 @@ def submission(plan: Plan, step: Step) -> list[Figure]:
             client.ping()
             for number in range(plan.rounds):
                 step(f"round {number + 1} of {plan.rounds}")
-                singles.append(_times_ms(lambda: queue.submit(path), plan.submits))
-                pings.append(_times_ms(client.ping, plan.submits))
-                sends.append(_times_ms(send, plan.submits))
-                batches += _times_ms(lambda: queue.submit_many(many), 1)
+                singles.append(times_ms(lambda: queue.submit(path), plan.submits))
+                pings.append(times_ms(client.ping, plan.submits))
+                sends.append(times_ms(send, plan.submits))
+                batches += times_ms(lambda: queue.submit_many(many), 1)
         _check(client, contract.TRANSFER_QUEUE, plan.rounds * plan.submits + 1)
         _check(client, contract.CONTROL_QUEUE, plan.rounds)
         rows = plan.rounds * (plan.submits + plan.batch_files) + 1
@@ -82,7 +82,8 @@ def _plain_celery(url: str) -> Celery:
     return app
 
 
-def _times_ms(call: Callable[[], object], count: int) -> list[float]:
+def times_ms(call: Callable[[], object], count: int) -> list[float]:
+    """Return how long each of ``count`` calls took."""
     times = []
     for _ in range(count):
         begun = time.perf_counter()

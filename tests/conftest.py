@@ -51,6 +51,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--chaos", action="store_true", help="run tests/test_chaos.py at full length, with a table"
     )
+    parser.addoption(
+        "--tiers", action="store_true", help="run tests/test_fleet_limits.py, a quarter of an hour"
+    )
     parser.addoption("--chaos-seed", type=int, default=1, help="what tests/test_chaos.py draws")
 
 

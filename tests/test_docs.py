@@ -124,6 +124,7 @@ def _stack(folder: Path, report: Path) -> Iterator[tuple[Path, dict[str, str]]]:
             "PROVIDER_UPLOADS_REDIS_URL": stack.redis_url,
             "PROVIDER_UPLOADS_BASE_URL": stack.base_url,
             "GEMINI_API_KEY": "any",
+            "PROVIDER_UPLOADS_TIER": "unlimited",
             **gateway("openai", stack.base_url),
             **gateway("anthropic", stack.base_url),
         }

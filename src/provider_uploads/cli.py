@@ -1,4 +1,4 @@
-"""``provider-uploads``: upload, status, cancel, delete, sweep, ask, files, demo, up, emulator.
+"""``provider-uploads``: upload, status, cancel, delete, sweep, ask, tier, files, demo, up …
 
 Exit codes: 0 all is well; 1 an upload ended without an ACTIVE file; 2 wrong usage, input or
 set-up; 3 Redis or the provider cannot be reached; 130 interrupted.
@@ -15,13 +15,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 from rich.console import Console
 from rich.text import Text
 
 from provider_uploads import display
+from provider_uploads.cli_tier import tier
 from provider_uploads.client import UploadQueue
 from provider_uploads.errors import (
     InvalidRequestError,
@@ -54,6 +55,9 @@ def cli() -> None:
 _PROFILE = click.option(
     "--profile", default="default", show_default=True, help="Whose account: a profile's name."
 )
+
+
+cli.add_command(tier)
 
 
 @cli.command()
@@ -100,6 +104,11 @@ _PROFILE = click.option(
 @click.option(
     "--reuse", is_flag=True, help="Share the provider's file with other such uploads of its bytes."
 )
+@click.option(
+    "--evict",
+    type=click.Choice(["oldest"]),
+    help="Where the account's storage is full, delete the oldest files that we uploaded.",
+)
 def upload(
     paths: tuple[str, ...],
     wait: bool,
@@ -109,6 +118,7 @@ def upload(
     keep_on_timeout: bool,
     profile: str,
     reuse: bool,
+    evict: Literal["oldest"] | None,
     **patience: float,
 ) -> None:
     """Queue files and print their tickets; with --wait, follow them to ACTIVE.
@@ -124,6 +134,7 @@ def upload(
             "cleanup_on_timeout": cleanup,
             "profile": profile,
             "reuse": reuse,
+            "evict": evict,
             **patience,
         }
         if len(paths) == 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -14,9 +14,11 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from provider_uploads.limits import Standing
 from provider_uploads.questions import Answer
 from provider_uploads.records import ProviderFile, Stage, UploadStatus
 from provider_uploads.sweep import Finding, Kind
+from provider_uploads.tiers import Tier, shown
 
 #: Between two looks at the ledger: one round trip for all files.
 _REFRESH_S = 0.1
@@ -174,6 +176,25 @@ def findings(found: Sequence[Finding], *, dry_run: bool, unknown: bool) -> Table
         table.add_column(name, overflow="fold")
     for finding in found:
         table.add_row(finding.kind.value, finding.subject, finding.why, done[finding.kind])
+    return table
+
+
+def standings(found: Sequence[Standing], tiers: Mapping[str, Tier]) -> Table:
+    """Return a table of rates and of what holds of them now."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    for name in ("Profile", "Tier", "Work", "Tier's rate", "Rate", "In use", "On hold"):
+        table.add_column(name, overflow="fold")
+    for one in found:
+        held = f"{one.on_hold_s:,.0f} s: {printable(one.why)}" if one.on_hold_s else ""
+        table.add_row(
+            one.profile,
+            tiers[one.profile].name,
+            one.work.value,
+            shown(one.tier_rate),
+            Text(shown(one.rate), "yellow" if one.rate != one.tier_rate else ""),
+            Text(f"{one.share:.0%}", "yellow" if one.share < 1 else "") if one.rate else "",
+            Text(held, "red"),
+        )
     return table
 
 

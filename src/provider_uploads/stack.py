@@ -23,6 +23,7 @@ from provider_uploads import contract
 from provider_uploads.errors import ConfigurationError, MissingDependencyError
 from provider_uploads.settings import redis_url, settings
 from provider_uploads.supervisor import OnLine, Service, Supervisor
+from provider_uploads.tiers import UNLIMITED
 
 Provider = Literal["local", "gemini"]
 
@@ -126,6 +127,7 @@ class Stack:
             "PROVIDER_UPLOADS_REDIS_URL": self.redis_url,
             "PROVIDER_UPLOADS_BASE_URL": self.base_url,
             "PROVIDER_UPLOADS_API_KEY": key,
+            "PROVIDER_UPLOADS_TIER": self._tier(),
             "PROVIDER_UPLOADS_ROOTS": os.pathsep.join(str(root) for root in roots),
             # Celery would let these win over the settings above.
             "CELERY_BROKER_URL": self.redis_url,
@@ -165,6 +167,13 @@ class Stack:
         if options.flower:
             services.append(self._flower(home, env))
         return services
+
+    def _tier(self) -> str:
+        """The tier that was set; else what fits the provider."""
+        given = settings()
+        if "tier" in given.model_fields_set or self.options.provider == "gemini":
+            return given.tier
+        return UNLIMITED
 
     def _flower(self, home: Path, env: dict[str, str]) -> Service:
         port = _port(self.options.flower_port, "--flower-port")

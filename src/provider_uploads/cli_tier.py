@@ -1,0 +1,90 @@
+"""``provider-uploads tier``: what the accounts may do, and what holds at the moment."""
+
+from __future__ import annotations
+
+import json
+
+import click
+from rich.console import Console
+
+from provider_uploads import display
+from provider_uploads.errors import ConfigurationError, InvalidRequestError
+from provider_uploads.ledger import Ledger
+from provider_uploads.limits import Limits, Standing, published
+from provider_uploads.settings import settings
+from provider_uploads.storage import Storage
+from provider_uploads.tiers import Tier, Work
+
+_out = Console(highlight=False, emoji=False)
+
+
+@click.group()
+def tier() -> None:
+    """Show or change what the provider's accounts may do."""
+
+
+@tier.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")
+def show(as_json: bool) -> None:
+    """Show every profile's rates, cool-downs and storage, as the workers use them."""
+    ledger, tiers, limits = _fleet()
+    standings = [limits.standing(profile, work) for profile in tiers for work in Work]
+    held = {profile: Storage(ledger).held_bytes(profile) for profile in tiers}
+    if as_json:
+        for standing in standings:
+            click.echo(json.dumps(_as_json(standing, tiers[standing.profile].name)))
+        for profile, held_bytes in held.items():
+            stored = {"held_bytes": held_bytes, "storage_bytes": tiers[profile].storage_bytes}
+            click.echo(json.dumps({"profile": profile, **stored}))
+        return
+    _out.print(display.standings(standings, tiers))
+    for profile, held_bytes in held.items():
+        of = tiers[profile].storage_bytes
+        limit = f" of {of / 1e9:,.2f} GB" if of else " GB, no limit"
+        _out.print(f"{profile}: storage {held_bytes / 1e9:,.2f}{limit}")
+
+
+@tier.command("set")
+@click.argument("work", type=click.Choice([work.value for work in Work if work is not Work.BATCH]))
+@click.argument("rate")
+@click.option("--profile", help="Only this account.  [default: all]")
+def set_(work: str, rate: str, profile: str | None) -> None:
+    """Change a rate for the whole fleet at once: "10/s", "60/m", "500/h", "none" or "tier".
+
+    It also ends a cool-down. "tier" goes back to what the tier says.
+    """
+    _, tiers, limits = _fleet()
+    if profile is not None and profile not in tiers:
+        raise ConfigurationError(
+            f"no worker knows a profile {profile!r} (known: {', '.join(tiers)})."
+        )
+    given = {"none": "0", "tier": None}.get(rate, rate)
+    try:
+        limits.set_rate(Work(work), given, profile=profile, profiles=tiers)
+    except ValueError as error:
+        raise InvalidRequestError("RATE", repr(rate), f"{error}, none, or tier") from None
+    _out.print(display.standings([limits.standing(p, Work(work)) for p in tiers], tiers))
+
+
+def _fleet() -> tuple[Ledger, dict[str, Tier], Limits]:
+    ledger = Ledger(settings().redis_url, timeout_s=settings().redis_timeout_s)
+    tiers = published(ledger)
+    if not tiers:
+        raise ConfigurationError(
+            f"no worker has ever run on {ledger.server}, so nobody has said what the tiers are. "
+            "Start one: celery -A tasks worker."
+        )
+    return ledger, tiers, Limits(ledger, lambda profile, work: tiers[profile].rate(work))
+
+
+def _as_json(standing: Standing, tier: str) -> dict[str, object]:
+    return {
+        "profile": standing.profile,
+        "tier": tier,
+        "work": standing.work.value,
+        "tier_per_minute": standing.tier_rate or None,
+        "per_minute": standing.rate or None,
+        "share": round(standing.share, 3),
+        "on_hold_s": round(standing.on_hold_s, 1),
+        "why": standing.why,
+    }
