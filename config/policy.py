@@ -37,6 +37,10 @@ class Policy(BaseSettings):
     #: A model may think for long; then the slot is given up, and the question is asked again.
     generate_timeout_s: float = Field(default=600.0, gt=0)
 
+    #: After a 429 that names no delay everybody waits; longer when the next one follows soon.
+    cool_down_first_s: float = Field(default=1.0, gt=0)
+    cool_down_max_s: float = Field(default=60.0, gt=0)
+
     #: How often an upload that does not fit looks whether there is room by now.
     storage_look_s: float = Field(default=5.0, gt=0)
 
@@ -88,6 +92,11 @@ class Policy(BaseSettings):
     def upload_retry(self) -> Backoff:
         """Waits between tries of an upload."""
         return Backoff(self.upload_retry_first_s, 2.0, self.upload_retry_max_s)
+
+    @property
+    def cool_downs(self) -> Backoff:
+        """Waits after a 429 that names none."""
+        return Backoff(self.cool_down_first_s, 2.0, self.cool_down_max_s)
 
     @property
     def breaker_probes(self) -> Backoff:

@@ -10,6 +10,7 @@ from typing import Any
 
 from celery import Task
 
+from config.policy import policy
 from config.tiers import tier_of
 from provider_uploads import contract
 from provider_uploads.backoff import Backoff
@@ -33,7 +34,7 @@ _NOTED_AGAIN_S = 10.0
 @cache
 def limits() -> Limits:
     """Return this process's limits: the tiers' numbers, or those that were set."""
-    return Limits(ledger(), lambda profile, work: tier_of(profile).rate(work))
+    return Limits(ledger(), lambda profile, work: tier_of(profile).rate(work), policy.cool_downs)
 
 
 def wait_in_slot(

@@ -194,6 +194,7 @@ def default_worker_env(
         "PROVIDER_UPLOADS_ROOTS": str(tmp_path / "files"),
         "PROVIDER_UPLOADS_UPLOAD_RETRY_FIRST_S": "0.05",
         "PROVIDER_UPLOADS_DELETE_RETRY_FIRST_S": "0.05",
+        "PROVIDER_UPLOADS_COOL_DOWN_FIRST_S": "0.05",
         "PROVIDER_UPLOADS_BREAKER_PROBE_FIRST_S": "0.05",
         "PROVIDER_UPLOADS_BREAKER_PROBE_MAX_S": "0.5",
         **policy,

@@ -306,7 +306,9 @@ def test_a_source_that_changed_before_it_was_sent_is_nobody_elses(
     other = path.with_name("other.mp4")
     other.write_bytes(path.read_bytes())
     owner = queue.submit(path, **quick)
-    wait_until(lambda: "try 1" in (queue.status(owner).note or ""), "it stumbles")
+    wait_until(
+        lambda: gemini.counters()["operations"]["start"]["by_status"].get("429"), "the refusal"
+    )
     path.write_bytes(b"x" * 5000)
     follower = queue.submit(other, **quick)
     first, second = results(queue, owner, follower)

@@ -158,7 +158,10 @@ class TestCoolDown:
         for _ in range(3):
             waits.append(self.cooled(made, None))
             ledger.redis.hset("provider_uploads:turns:default:upload", "until", time.time())
-        assert waits == pytest.approx([2, 4, 8], abs=0.1)
+        assert waits == pytest.approx([1, 2, 4], abs=0.1)
+        key, long_ago = "provider_uploads:turns:default:upload", time.time() - 10
+        ledger.redis.hset(key, "until", long_ago)
+        assert self.cooled(made, None) == pytest.approx(1, abs=0.1)
 
     def test_what_was_thinned_out_fills_again(self, limits: Made, ledger: Ledger) -> None:
         made = limits(upload="600/m")

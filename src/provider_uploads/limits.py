@@ -15,11 +15,13 @@ slowly, because a limit that was hit once is lower than we believe.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from provider_uploads import contract
+from provider_uploads.backoff import Backoff
 from provider_uploads.ledger import Ledger
 from provider_uploads.tiers import Tier, Work, per_minute
 
@@ -35,10 +37,8 @@ BACK_OFF: Final = 0.75
 RECOVERY: Final = 0.05
 #: However many 429s there were, this share is tried.
 LEAST: Final = 0.02
-#: Waits when the provider names none, by how many cool-downs came one after another.
-_UNNAMED_S: Final = (2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
-#: A cool-down that begins within this many seconds of the last one's end comes after it.
-_ONE_AFTER_ANOTHER_S: Final = 60
+#: Waits after a 429 that names none: a second, and longer when the next one follows soon.
+COOL_DOWNS: Final = Backoff(1.0, 2.0, 60.0)
 _KEPT_S: Final = 2 * 24 * 3600
 
 _RATES: Final = f"{contract.KEY_PREFIX}rates"
@@ -98,11 +98,10 @@ _COOL = (
     _STATE
     + f"""
 local epoch = string.match(ARGV[4], '^(%d+):') or row.epoch
-local streak = 0
-if now - row.on_hold < {_ONE_AFTER_ANOTHER_S} then
-  streak = tonumber(redis.call('HGET', KEYS[1], 'streak') or '0')
-end
 local waits = cjson.decode(ARGV[6])
+local streak = tonumber(redis.call('HGET', KEYS[1], 'streak') or '0')
+-- What was long enough the last time, and was followed by as long without a 429, was enough.
+if streak > 0 and now - row.on_hold > waits[math.min(streak, #waits)] then streak = 0 end
 local wait = tonumber(ARGV[5]) or waits[math.min(streak + 1, #waits)]
 local on_hold = math.max(row.on_hold, now + wait)
 local text = string.format('%.6f', on_hold)
@@ -180,12 +179,19 @@ def published(ledger: Ledger) -> dict[str, Tier]:
 class Limits:
     """The turns of all profiles; thread-safe; raises QueueUnavailableError as the ledger does.
 
-    ``tier_rate(profile, work)`` is the rate that holds unless another was set.
+    ``tier_rate(profile, work)`` is the rate that holds unless another was set; ``cool_downs`` are
+    the waits, one after another, when the provider names none.
     """
 
-    def __init__(self, ledger: Ledger, tier_rate: Callable[[str, Work], str | None]) -> None:
+    def __init__(
+        self,
+        ledger: Ledger,
+        tier_rate: Callable[[str, Work], str | None],
+        cool_downs: Backoff = COOL_DOWNS,
+    ) -> None:
         self._ledger = ledger
         self._tier_rate = tier_rate
+        self._waits = json.dumps([round(cool_downs.delay(n), 3) for n in range(12)])
         self._take = ledger.redis.register_script(_TAKE)
         self._cool = ledger.redis.register_script(_COOL)
         self._set = ledger.redis.register_script(_SET)
@@ -212,8 +218,7 @@ class Limits:
         ``wait_s`` is what the provider named; ``held`` the turn that was refused.
         """
         named = "" if wait_s is None else wait_s
-        waits = f"[{','.join(map(str, _UNNAMED_S))}]"
-        return float(self._run(self._cool, profile, work, held, named, waits, why))
+        return float(self._run(self._cool, profile, work, held, named, self._waits, why))
 
     def set_rate(
         self, work: Work, rate: str | None, *, profile: str | None = None, profiles: Iterable[str]
