@@ -36,7 +36,8 @@ def blocks(text: str) -> list[Block]:
 
 
 BLOCKS = blocks(README)
-PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if blocks(page.read_text())]
+# The commands of operations.md are run by test_doctor.py.
+PAGES = [page for page in sorted((ROOT / "docs").glob("*.md")) if "```python" in page.read_text()]
 
 
 def console(command: str) -> list[str]:
@@ -195,14 +196,19 @@ def test_the_command_line(environment: tuple[Path, dict[str, str]]) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_page_of_the_docs(page: Path, environment: tuple[Path, dict[str, str]]) -> None:
-    """Every program on it runs and prints the text below it."""
+    """Every command and every program on it runs and prints what is shown."""
     folder, env = environment
-    found = blocks(page.read_text())
-    assert found
-    assert [block.language for block in found] == ["python", "text"] * (len(found) // 2)
-    for code, shown in zip(found[::2], found[1::2], strict=True):
-        (folder / "page.py").write_text(code.text)
-        assert_shows(shown.text.splitlines(), run("python page.py", folder, env))
+    found = iter(blocks(page.read_text()))
+    for block in found:
+        if block.language == "console":
+            command, _, shown = block.text.removeprefix("$ ").partition("\n")
+        else:
+            assert block.language == "python"
+            (folder / "page.py").write_text(block.text)
+            command, text = "python page.py", next(found)
+            assert text.language == "text"
+            shown = text.text
+        assert_shows(shown.splitlines(), run(command, folder, env))
 
 
 def test_up(environment: tuple[Path, dict[str, str]]) -> None:
