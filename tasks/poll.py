@@ -33,7 +33,9 @@ def poll_until_active(
     The deadline is absolute. A look that comes late still counts: ACTIVE wins over the clock.
     """
     with recorded(upload_id, end_upload):
-        turn = turn_or_come_back(self, Work.POLL, profile, turn)
+        turn = turn_or_come_back(
+            self, Work.POLL, profile, turn, lambda text: ledger().note(upload_id, text)
+        )
         tag = str((self.request.properties or {})["delivery_tag"])
         verdict, now, row = ledger().claim_look(upload_id, self.request.retries, tag)
         if verdict is Verdict.STALE:

@@ -97,10 +97,21 @@ def _waits_for(work: Work, wait_s: float) -> str:
     return f"waits for its turn to {work} under the rate limit, not before {until}"
 
 
-def turn_or_come_back(task: Task[Any, Any], work: Work, profile: str, held: str) -> str:
-    """Return the mark of our turn if it is now; else come back for it, with ``turn`` set to it."""
+def turn_or_come_back(
+    task: Task[Any, Any],
+    work: Work,
+    profile: str,
+    held: str,
+    note: Callable[[str], object] = lambda text: None,
+) -> str:
+    """Return the mark of our turn if it is now; else come back for it, with ``turn`` set to it.
+
+    ``note`` is as in ``wait_in_slot``.
+    """
     turn = limits().take(profile, work, held=held)
     if turn.wait_s > 0:
+        if turn.wait_s > _NOTED_S:
+            note(_waits_for(work, turn.wait_s))
         come_back(task, turn.wait_s, turn=turn.mark)
     return turn.mark
 

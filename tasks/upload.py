@@ -93,14 +93,15 @@ def _send(task: Task[Any, Any], row: Row, lease: Lease) -> Row:
     A 429 and a full storage are waited out here, in the slot, for as long as files are kept.
     """
     reach = Reach.of(settings())
-    # One that has begun to send goes on with it.
-    if row.request.reuse and row.stage is Stage.QUEUED:
-        shared = taken(task, row, reach, lease)
-        if shared is not None:
-            return shared
+    credentials = _for_registering(row, gemini(row.request.profile), reach)
     while True:
         try:
-            row, file = _sent(task, row, reach, lease)
+            # One that has begun to send goes on with it.
+            if row.request.reuse and row.stage is Stage.QUEUED and credentials is None:
+                shared = taken(task, row, reach, lease)
+                if shared is not None:
+                    return shared
+            row, file = _sent(task, row, reach, lease, credentials)
             break
         except (RateLimitedError, StorageFullError) as error:
             if time.time() > row.queued_at + KEPT_S:
@@ -119,11 +120,12 @@ def _send(task: Task[Any, Any], row: Row, lease: Lease) -> Row:
     return moved
 
 
-def _sent(task: Task[Any, Any], row: Row, reach: Reach, lease: Lease) -> tuple[Row, ProviderFile]:
+def _sent(
+    task: Task[Any, Any], row: Row, reach: Reach, lease: Lease, credentials: Credentials | None
+) -> tuple[Row, ProviderFile]:
     """Make one attempt, when it is our turn."""
     ticket, profile = row.request.upload_id, row.request.profile
     provider = gemini(profile)
-    credentials = _for_registering(row, provider, reach)
     if credentials is None:
         take_room(row, reach)
     turn = wait_in_slot(
