@@ -58,6 +58,7 @@ app = Road(
         "tasks.generate",
         "tasks.sweep",
         "tasks.unstage",
+        "tasks.about",
     ],
 )
 app.config_from_object("config.celeryconfig")
