@@ -15,7 +15,7 @@ class Verdict(StrEnum):
     OK = "ok"
     #: Worth knowing, and nothing to do.
     NOTE = "note"
-    #: It works, and not as it should.
+    #: It works, but not as it should.
     WARNING = "warning"
     #: Uploads do not work, or get lost.
     FAILURE = "failure"
@@ -55,7 +55,7 @@ def note(name: str, says: str, remedy: str = "") -> Check:
 
 
 def warning(name: str, says: str, remedy: str) -> Check:
-    """It works, and not as it should."""
+    """It works, but not as it should."""
     return Check(name=name, verdict=Verdict.WARNING, says=says, remedy=remedy)
 
 

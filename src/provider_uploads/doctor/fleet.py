@@ -93,9 +93,9 @@ def _ask(settings: Settings, silence_s: float) -> Fleet | None:
         },
     ) as connection:
         # Celery's own way would go through an app, which listens to CELERY_BROKER_URL.
-        mailbox = Mailbox("celery", type="fanout", accept=["json"], serializer="json")
+        mailbox = Mailbox("celery", "fanout", connection, accept=["json"], serializer="json")
         asked = time.time()
-        mailbox(connection).multi_call(contract.ABOUT, timeout=silence_s, callback=answered)
+        mailbox.multi_call(contract.ABOUT, timeout=silence_s, callback=answered)
     if not (workers or strangers):
         return None
     return Fleet(
