@@ -14,21 +14,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, wait
+from functools import partial
 from urllib.parse import urlsplit
-
-from redis.exceptions import ResponseError
 
 from provider_uploads.doctor import machine, server, work, workers
 from provider_uploads.doctor.check import Check, Examination, Verdict, failure, note
 from provider_uploads.doctor.surroundings import Surroundings, begin
 from provider_uploads.errors import ConfigurationError, QueueUnavailableError
 from provider_uploads.profiles import DEFAULT_PROFILE
+from provider_uploads.provider import MODEL_PROVIDER
 from provider_uploads.settings import Settings, settings
 
 __all__ = ["CHECKS", "Check", "Examination", "Verdict", "examine"]
 
+Checks = tuple[tuple[str, Callable[[Surroundings], Iterable[Check]]], ...]
+
 #: By the name that stands for a check which could not be made, in the order of the lines.
-CHECKS: tuple[tuple[str, Callable[[Surroundings], Iterable[Check]]], ...] = (
+CHECKS: Checks = (
     ("packages", lambda here: machine.packages()),
     ("profiles", machine.profiles),
     ("roots", machine.roots),
@@ -48,14 +50,14 @@ CHECKS: tuple[tuple[str, Callable[[Surroundings], Iterable[Check]]], ...] = (
     ("flower", machine.flower),
 )
 
-#: Whoever has not answered by then, such as a dead mount, is not waited for.
-_MOST_S = 10.0
+_HANGS = "Something it needs hangs: a network mount, or a server that accepts and is silent."
+_REFUSED = "Allow it to the user of PROVIDER_UPLOADS_REDIS_URL, or ask whoever runs Redis."
 #: Shorter secrets are words, which may stand in any sentence.
 _LEAST_SECRET = 8
 
 
-def examine() -> Examination:
-    """Make all checks, from the settings of this process; takes 1 to 3 s, at most 10.
+def examine(checks: Checks = CHECKS, *, most_s: float = 10.0) -> Examination:
+    """Make all checks, from the settings of this process; takes 1 to 5 s, ``most_s`` at most.
 
     Raises nothing: what is wrong is a Check. Writes a copy to the staging place and removes it.
     """
@@ -63,37 +65,39 @@ def examine() -> Examination:
         here = Surroundings.of(settings())
     except ConfigurationError as error:
         wrong = failure("settings", str(error), "Nothing else was checked.")
-        return Examination(checks=(*machine.packages(), wrong))
-    begun = [(name, begin(lambda check=check: [*check(here)])) for name, check in CHECKS]  # type: ignore[misc]
-    deadline = time.monotonic() + _MOST_S
+        return Examination.of([*machine.packages(), wrong])
+    begun = [(name, begin(partial(_made, check, here))) for name, check in checks]
+    deadline = time.monotonic() + most_s
     found: list[Check] = []
     without_redis: list[str] = []
     for name, future in begun:
         wait([future], timeout=max(deadline - time.monotonic(), 0))
         try:
             found += _outcome(name, future)
-        except QueueUnavailableError:
-            without_redis.append(name)
+        except QueueUnavailableError as error:
+            if here.info.done() and here.info.exception() is None:
+                found.append(failure(name, f"Redis refuses ({error.reason})", _REFUSED))
+            else:
+                without_redis.append(name)
     if without_redis:
         found.append(note("not checked", f"needs Redis: {', '.join(without_redis)}"))
     here.ledger.close()
-    return Examination(checks=tuple(_masked(check, _secrets(here.settings)) for check in found))
+    secrets = _secrets(here.settings)
+    return Examination.of(_masked(check, secrets) for check in found)
+
+
+def _made(check: Callable[[Surroundings], Iterable[Check]], here: Surroundings) -> list[Check]:
+    return [*check(here)]
 
 
 def _outcome(name: str, future: Future[list[Check]]) -> list[Check]:
     """Return what a check found, or what became of it; raises QueueUnavailableError."""
     if not future.done():
-        remedy = (
-            "Something it needs hangs: a network mount, or a server that accepts and is silent."
-        )
-        return [failure(name, f"no answer within {_MOST_S:g} s", remedy)]
+        return [failure(name, "no answer in time", _HANGS)]
     try:
         return future.result()
     except QueueUnavailableError:
         raise
-    except ResponseError as error:
-        remedy = "Allow it to the user of PROVIDER_UPLOADS_REDIS_URL, or ask whoever runs Redis."
-        return [failure(name, f"Redis refuses: {error}", remedy)]
     except Exception as error:
         problem = f"the check itself failed: {type(error).__name__}: {error}"
         return [failure(name, problem, "That is a fault of ours: please report this line.")]
@@ -103,7 +107,8 @@ def _secrets(here: Settings) -> list[str]:
     """Return what must not be shown, wherever a message may have it from."""
     accounts = [here.profile(name) for name in (DEFAULT_PROFILE, *here.profiles)]
     held = [account.api_key for account in accounts]
-    held += [value for account in accounts for value in account.headers.values()]
+    headers = [item for account in accounts for item in account.headers.items()]
+    held += [value for name, value in headers if name != MODEL_PROVIDER]
     found = [value.get_secret_value() for value in held if value is not None]
     found.append(urlsplit(here.redis_url).password or "")
     return sorted((one for one in found if len(one) >= _LEAST_SECRET), key=len, reverse=True)

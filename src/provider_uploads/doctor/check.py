@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
-
-from pydantic import computed_field
+from typing import Self
 
 from provider_uploads.records import Record
 
@@ -31,17 +31,18 @@ class Check(Record):
 
 
 class Examination(Record):
-    """All that was found; its JSON is ``{"checks": [...], "verdict": "ok"}``."""
+    """All that was found, and the worst of it: OK, WARNING or FAILURE."""
 
+    verdict: Verdict
     checks: tuple[Check, ...]
 
-    @computed_field  # type: ignore[prop-decorator]
-    @property
-    def verdict(self) -> Verdict:
-        """The worst of all: OK, WARNING or FAILURE."""
-        found = {check.verdict for check in self.checks}
+    @classmethod
+    def of(cls, checks: Iterable[Check]) -> Self:
+        """Sum checks up."""
+        checks = tuple(checks)
+        found = {check.verdict for check in checks}
         worse = (verdict for verdict in (Verdict.FAILURE, Verdict.WARNING) if verdict in found)
-        return next(worse, Verdict.OK)
+        return cls(verdict=next(worse, Verdict.OK), checks=checks)
 
 
 def ok(name: str, says: str) -> Check:

@@ -6,6 +6,7 @@ import os
 import platform
 import uuid
 from collections.abc import Iterator
+from functools import partial
 from http.client import HTTPConnection, HTTPException
 from importlib.metadata import PackageNotFoundError, metadata, requires
 from io import BytesIO
@@ -71,7 +72,7 @@ def _package(needed: Requirement, found: str | None) -> Iterator[Check]:
 def profiles(here: Surroundings) -> Iterator[Check]:
     """Every account has a key, and its provider accepts it."""
     asked = [
-        begin(lambda name=name: profile(here.settings, name))  # type: ignore[misc]
+        begin(partial(profile, here.settings, name))
         for name in (DEFAULT_PROFILE, *sorted(here.settings.profiles))
     ]
     yield from (each.result() for each in asked)

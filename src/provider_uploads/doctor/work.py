@@ -35,8 +35,8 @@ def queues(here: Surroundings) -> Iterator[Check]:
     for name, messages in waiting.items():
         yield queue_of(name, messages, fleet)
     answered = bool(fleet.workers or fleet.strangers)
-    whose = "in workers' hands: being worked on, or waiting for their time"
-    left = "left by workers that are gone: they come back when one runs"
+    whose = "in workers' hands, being worked on or waiting for their time"
+    left = "left by workers that are gone; they come back when one runs"
     yield ok("held", f"{_messages(held)} {whose if answered or not held else left}")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from provider_uploads import contract
-from provider_uploads.about import installed, shown
+from provider_uploads.about import About, installed, shown
 from provider_uploads.doctor.check import Check, failure, note, ok, warning
 from provider_uploads.doctor.clock import Skew
 from provider_uploads.doctor.fleet import Fleet
@@ -64,25 +64,39 @@ def agreement_in(fleet: Fleet, settings: Settings) -> Iterator[Check]:
     everybody = [worker.about for worker in fleet.workers]
     if not everybody:
         return
-    name, sends = "agreement", fleet.serving(contract.TRANSFER_QUEUE)
+    name, troubles = "agreement", [*_versions(everybody), *_setups(fleet, settings)]
+    yield from (warning(name, problem, remedy) for problem, remedy in troubles)
+    if not any(about.profiles for about in everybody):
+        problem = "no worker has a key for any profile, so every upload ends as FAILED"
+        yield failure(name, problem, "Set GEMINI_API_KEY where the workers run.")
+    elif not troubles:
+        one = everybody[0]
+        yield ok(
+            name,
+            f"provider-uploads {one.provider_uploads}, celery {one.celery}, kombu {one.kombu}, "
+            f"google-genai {one.google_genai}; profiles {_text(one.profiles)}; "
+            f"roots {_text(one.roots)}; sources {_text(one.sources)}; staging {_text(one.staging)}",
+        )
+
+
+def _versions(everybody: Sequence[About]) -> Iterator[tuple[str, str]]:
+    """Yield problems and remedies."""
     for package in ("provider_uploads", "celery", "kombu", "google_genai"):
         found = _by((getattr(about, package), about.worker) for about in everybody)
         if len(found) > 1:
             problem = f"workers run different versions of {package.replace('_', '-')}: "
-            remedy = "Install the same everywhere, and restart the workers."
-            yield warning(name, problem + _told(found), remedy)
+            yield problem + _told(found), "Install the same everywhere, and restart the workers."
     theirs = {about.provider_uploads for about in everybody}
     if len(theirs) == 1 and theirs != {installed("provider-uploads")}:
         problem = f"workers run provider-uploads {theirs.pop()}, not the version here"
-        remedy = (
-            "Upgrade the older side: a worker leaves what a newer client sends for a newer one."
-        )
-        yield warning(name, problem, remedy)
-    if not any(about.profiles for about in everybody):
-        problem = "no worker has a key for any profile, so every upload ends as FAILED"
-        yield failure(name, problem, "Set GEMINI_API_KEY where the workers run.")
-    # What is set up apart, and for whom it matters.
-    for setting, variable, whom in (
+        yield problem, "Upgrade the older side; workers leave newer messages for newer workers."
+
+
+def _setups(fleet: Fleet, settings: Settings) -> Iterator[tuple[str, str]]:
+    """Yield problems and remedies: who has to do with a setting must have the same."""
+    everybody = [worker.about for worker in fleet.workers]
+    sends = fleet.serving(contract.TRANSFER_QUEUE)
+    for setting, what, whom in (
         ("profiles", "the same keys", everybody),
         ("staging", "PROVIDER_UPLOADS_STAGING", everybody),
         ("roots", "PROVIDER_UPLOADS_ROOTS", sends),
@@ -90,18 +104,17 @@ def agreement_in(fleet: Fleet, settings: Settings) -> Iterator[Check]:
     ):
         found = _by((_text(getattr(about, setting)), about.worker) for about in whom)
         if len(found) > 1:
-            problem = f"workers differ in {setting}: {_told(found)}. An upload may come to any"
-            yield warning(name, problem, f"Set {variable} alike for all workers.")
-    unknown = set(settings.profile_names) - {name for about in everybody for name in about.profiles}
-    if unknown and any(about.profiles for about in everybody):
-        problem = f"profiles that have a key here and at no worker: {_text(sorted(unknown))}"
-        yield warning(name, problem, "Give the workers their keys, or do not submit under them.")
+            problem = f"workers differ in {setting}: {_told(found)}. A message may come to any"
+            yield problem, f"Set {what} for all workers."
+    known = {name for about in everybody for name in about.profiles}
+    unknown = sorted(set(settings.profile_names) - known)
+    if unknown and known:
+        problem = f"profiles that have a key here and at no worker: {_text(unknown)}"
+        yield problem, "Give the workers their keys, or do not submit under them."
     here = shown(settings.staging)
-    if here and here not in {about.staging for about in sends} and sends:
+    if here and sends and here not in {about.staging for about in sends}:
         problem = f"streams are staged at {here} here, and no worker reads there"
-        yield warning(name, problem, "Set PROVIDER_UPLOADS_STAGING to one place for all.")
-    if len(everybody) > 1:
-        yield ok(name, f"{len(everybody)} workers were compared")
+        yield problem, "Set PROVIDER_UPLOADS_STAGING to one place for all."
 
 
 def renewal(here: Surroundings) -> Iterator[Check]:
