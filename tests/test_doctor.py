@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -221,7 +222,7 @@ class TestRedis:
         assert "Traceback" not in table
 
     def test_stalled(self, alone: RedisProcess) -> None:
-        alone.container.process.send_signal(signal.SIGSTOP)
+        os.kill(alone.pid, signal.SIGSTOP)
         begun = time.monotonic()
         found = {check.name: check for check in examine().checks}
         assert time.monotonic() - begun < 6
@@ -229,7 +230,7 @@ class TestRedis:
         assert "TimeoutError" in found["redis"].says
 
     def test_a_wrong_password(self, inside: House, enter: Enter) -> None:
-        enter({"PROVIDER_UPLOADS_REDIS_URL": inside.redis.url.replace("//", "//:wrong@")})
+        enter({"PROVIDER_UPLOADS_REDIS_URL": inside.redis.url.replace("//", "//operator:wrong@")})
         found = line("redis")
         assert found.verdict is FAILURE
         assert "password in PROVIDER_UPLOADS_REDIS_URL" in found.remedy
@@ -245,7 +246,7 @@ class TestRedis:
         assert "+info" in line("redis").remedy
         assert lines("persistence") == lines("eviction") == lines("memory") == []
         assert line("clock").verdict is FAILURE
-        assert "NoPermissionError" in line("clock").says
+        assert "no permissions to run the 'time' command" in line("clock").says
 
     def test_a_replica(self, alone: RedisProcess) -> None:
         with alone.client as client:
@@ -275,6 +276,9 @@ class TestRedis:
             assert line("persistence").verdict is NOTE
             client.config_set("appendonly", "yes")
             assert line("persistence").verdict is OK
+            # Before its first file is written, Redis does not stop.
+            written = "aof_rewrite_in_progress"
+            wait_until(lambda: client.info()[written] == 0, "the append-only file")
 
     def test_persistence_that_fails(self) -> None:
         disk = {"aof_enabled": 1, "aof_last_write_status": "err"}
@@ -286,15 +290,16 @@ class TestRedis:
     def test_memory(self, alone: RedisProcess) -> None:
         with alone.client as client:
             assert line("memory").verdict is NOTE
+            client.set("ballast", bytes(20_000_000))  # beside which our own connections are small
             client.config_set("maxmemory", "1gb")
             assert line("memory").verdict is OK
             used = client.info()["used_memory"]
-            client.config_set("maxmemory", int(used * 1.15))
+            client.config_set("maxmemory", int(used * 1.11))
             assert line("memory").verdict is WARNING
             client.config_set("maxmemory", used // 2)
             assert line("memory").verdict is FAILURE
             # Nothing can be asked of workers through a Redis that is full.
-            assert "OutOfMemoryError" in lines("workers")[0].says
+            assert "Redis refuses" in lines("workers")[0].says
 
 
 class TestWorkers:
@@ -410,10 +415,8 @@ class TestWork:
             sweep.done(every_s=60)
             assert line("sweep").verdict is OK
             sweep.done(every_s=0.01)
-            late = wait_until(
-                lambda: found if (found := line("sweep")).verdict is WARNING else None, "late"
-            )
-            assert "one is due every 0.01 s" in late.says
+            wait_until(lambda: line("sweep").verdict is WARNING, "it is late")
+            assert "one is due every 0.01 s" in line("sweep").says
             with sweep.alone(20):
                 assert line("sweep").says.endswith("one is under way")
         ledger.close()
@@ -426,8 +429,9 @@ class TestWork:
             breaker.failed("batch", breaker.ask("batch"))
         down = line("breaker")
         assert down.verdict is WARNING
-        assert "profile batch is down for 0 s" in down.says
-        assert "next in 30 s" in down.says
+        found = re.search(r"profile batch is down for (\d+) s: .* next in (\d+) s", down.says)
+        assert found
+        assert 29 <= sum(map(int, found.groups())) <= 31
         permit = breaker.ask("batch")
         breaker.worked("batch", permit)
         assert line("breaker").verdict is OK
@@ -496,8 +500,10 @@ class TestThisMachine:
         assert "nothing answers" in line("flower").says
         assert line("flower").verdict is NOTE
         flower = Process(
-            [sys.executable, "-m", "celery", "-A", "tasks", "flower"]
-            + [f"--conf={ROOT / 'config' / 'flowerconfig.py'}"],
+            [
+                *(sys.executable, "-m", "celery", "-A", "tasks", "flower"),
+                f"--conf={ROOT / 'config' / 'flowerconfig.py'}",
+            ],
             name="flower",
             folder=inside.folder,
             env={**inside.env, **env},
@@ -576,7 +582,7 @@ class TestAgreement:
 
     def test_what_a_newer_worker_says_besides(self) -> None:
         said = worker().about.model_dump(mode="json") | {"tier": 3}
-        assert About.model_validate(said) == worker().about
+        assert About.model_validate(said).worker == "w@1"
 
     def test_a_queue(self) -> None:
         some = Fleet((worker(queues=("transfer",)), worker("w@2", queues=("transfer",), slots=4)))

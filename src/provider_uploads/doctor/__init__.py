@@ -17,6 +17,8 @@ from concurrent.futures import Future, wait
 from functools import partial
 from urllib.parse import urlsplit
 
+from redis.exceptions import ResponseError
+
 from provider_uploads.doctor import machine, server, work, workers
 from provider_uploads.doctor.check import Check, Examination, Verdict, failure, note
 from provider_uploads.doctor.surroundings import Surroundings, begin
@@ -51,7 +53,7 @@ CHECKS: Checks = (
 )
 
 _HANGS = "Something it needs hangs: a network mount, or a server that accepts and is silent."
-_REFUSED = "Allow it to the user of PROVIDER_UPLOADS_REDIS_URL, or ask whoever runs Redis."
+_REFUSED = "Correct what it names, or ask whoever runs Redis; its log may say more."
 #: Shorter secrets are words, which may stand in any sentence.
 _LEAST_SECRET = 8
 
@@ -75,12 +77,16 @@ def examine(checks: Checks = CHECKS, *, most_s: float = 10.0) -> Examination:
         try:
             found += _outcome(name, future)
         except QueueUnavailableError as error:
-            if here.info.done() and here.info.exception() is None:
-                found.append(failure(name, f"Redis refuses ({error.reason})", _REFUSED))
+            if isinstance(error.__cause__, ResponseError):
+                found.append(failure(name, f"Redis refuses: {error.__cause__}", _REFUSED))
             else:
                 without_redis.append(name)
     if without_redis:
-        found.append(note("not checked", f"needs Redis: {', '.join(without_redis)}"))
+        names = ", ".join(without_redis)
+        if here.info.done() and here.info.exception() is None:
+            found.append(failure("not checked", f"Redis answers no more: {names}", _REFUSED))
+        else:
+            found.append(note("not checked", f"needs Redis: {names}"))
     here.ledger.close()
     secrets = _secrets(here.settings)
     return Examination.of(_masked(check, secrets) for check in found)

@@ -6,6 +6,7 @@ import os
 import platform
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from http.client import HTTPConnection, HTTPException
 from importlib.metadata import PackageNotFoundError, metadata, requires
@@ -186,9 +187,9 @@ def flower(here: Surroundings) -> Iterator[Check]:
     host = "127.0.0.1" if address in {"0.0.0.0", "::"} else address  # noqa: S104 - not bound here
     url = f"http://{host}:{port or 5555}"
     try:
-        asking = HTTPConnection(host, int(port or 5555), timeout=_FLOWER_S)
-        asking.request("GET", "/healthcheck")
-        answer = asking.getresponse().status
+        with closing(HTTPConnection(host, int(port or 5555), timeout=_FLOWER_S)) as asking:
+            asking.request("GET", "/healthcheck")
+            answer = asking.getresponse().status
     except ConnectionRefusedError:
         start = "celery -A tasks flower --conf=config/flowerconfig.py"
         yield note(name, f"nothing answers at {url}; uploads do not need it", f"To see it: {start}")
