@@ -1,7 +1,7 @@
 """All workers at once, asked through Celery's remote control.
 
 The question is published to every worker's mailbox, under the broker's key prefix; each answers
-into a list of the asker's, which Redis forgets after ten seconds:
+into a list of the asker's, who deletes it:
 
     PUBLISH provider_uploads:/0.celery.pidbox       {"method": "provider_uploads.about", …}
     LPUSH   provider_uploads:<id>.reply.celery.pidbox   {"celery@host": {"worker": …}}
