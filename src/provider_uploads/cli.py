@@ -1,4 +1,4 @@
-"""``provider-uploads``: upload, status, cancel, delete, sweep, ask, files, demo, up, doctor …
+"""``provider-uploads``: upload, status, cancel, delete, sweep, ask, files, doctor, up and more.
 
 Exit codes: 0 all is well; 1 an upload ended without an ACTIVE file; 2 wrong usage, input or
 set-up; 3 Redis or the provider cannot be reached; 130 interrupted.
