@@ -52,10 +52,12 @@ def test_an_outage_is_told_from_its_beginning_to_its_end(breaker: Breaker, ledge
     assert first
     assert 0 <= first.lasted_s < 5
     assert 0 <= first.next_probe_s <= 0.2
-    wait_until(
-        lambda: (permit := breaker.ask("default")).probe and breaker.failed("default", permit),
-        "a probe",
-    )
+
+    def probed() -> bool:
+        permit = breaker.ask("default")
+        return permit.probe and breaker.failed("default", permit)
+
+    wait_until(probed, "a probe that fails")
     later = outage(ledger, "default")
     assert later
     assert later.lasted_s > first.lasted_s  # a probe that fails begins no new one

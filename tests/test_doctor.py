@@ -151,7 +151,7 @@ class TestAllIsWell:
     def test_every_line(self, inside: House) -> None:
         begun = time.monotonic()
         found = examine()
-        assert time.monotonic() - begun < 6
+        assert time.monotonic() - begun < 8
         assert bad(found) == []
         assert found.verdict is OK
         notes = {check.name: check.says for check in found.checks if check.verdict is NOTE}
@@ -217,7 +217,7 @@ class TestRedis:
         alone.teardown()
         begun = time.monotonic()
         code, table = run(capsys)
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 8
         assert code == 2
         assert alone.url in table
         assert "Start it" in table
@@ -228,7 +228,7 @@ class TestRedis:
         os.kill(alone.pid, signal.SIGSTOP)
         begun = time.monotonic()
         found = {check.name: check for check in examine().checks}
-        assert time.monotonic() - begun < 6
+        assert time.monotonic() - begun < 8
         assert found["redis"].verdict is FAILURE
         assert "TimeoutError" in found["redis"].says
 
@@ -315,7 +315,7 @@ class TestWorkers:
             queue.submit(make_file())
         begun = time.monotonic()
         found = {check.name: check for check in examine().checks}
-        assert time.monotonic() - begun < 6
+        assert time.monotonic() - begun < 8
         assert found["workers"].verdict is FAILURE
         assert "celery -A tasks worker" in found["workers"].remedy
         assert found["queue transfer"].verdict is FAILURE
