@@ -59,6 +59,7 @@ app = Road(
         "tasks.sweep",
         "tasks.unstage",
         "tasks.fleet",
+        "tasks.about",
     ],
 )
 app.config_from_object("config.celeryconfig")

@@ -30,6 +30,7 @@ def sweep(at_provider: bool = False) -> None:
             return
         for finding in sweeping.unmoved():
             _mend(sweeping, finding)
+        sweeping.done(policy.sweep_every_s)
         if at_provider:
             _sweep_staging(sweeping)
             for name in settings().profile_names:

@@ -13,7 +13,7 @@ import redis
 
 from provider_uploads import Stage, UploadQueue
 from provider_uploads.backoff import Backoff
-from provider_uploads.breaker import Breaker, Permit
+from provider_uploads.breaker import Breaker, Permit, outage
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from provider_uploads.ledger import Ledger
 from tests.conftest import KEY
@@ -40,6 +40,29 @@ def test_closed_costs_one_round_trip_and_writes_nothing(breaker: Breaker, redis_
     breaker.worked("default", GO)
     with redis.Redis.from_url(redis_url) as client:
         assert client.keys("*") == []
+
+
+def test_an_outage_is_told_from_its_beginning_to_its_end(breaker: Breaker, ledger: Ledger) -> None:
+    permit = breaker.ask("default")
+    breaker.failed("default", permit)
+    assert outage(ledger, "default") is None  # trouble, and no outage yet
+    breaker.failed("default", permit)
+    breaker.failed("default", permit)
+    first = outage(ledger, "default")
+    assert first
+    assert 0 <= first.lasted_s < 5
+    assert 0 <= first.next_probe_s <= 0.2
+
+    def probed() -> bool:
+        permit = breaker.ask("default")
+        return permit.probe and breaker.failed("default", permit)
+
+    wait_until(probed, "a probe that fails")
+    later = outage(ledger, "default")
+    assert later
+    assert later.lasted_s > first.lasted_s  # a probe that fails begins no new one
+    breaker.worked("default", Permit(wait_s=0, troubled=True, probe=True))
+    assert outage(ledger, "default") is None
 
 
 def test_a_success_between_failures_starts_the_count_again(breaker: Breaker) -> None:

@@ -548,3 +548,18 @@ class TestRedisTrouble:
             lambda: ledger.claim_look(T, 0, "a"),
             lambda: ledger.lease(T, 1).__enter__(),
         ]
+
+
+def test_the_oldest_that_has_not_begun(ledger: Ledger, raw: Any) -> None:
+    assert ledger.oldest_queued() is None
+    ledger.open([request(ticket) for ticket in TICKETS[:4]])
+    for ticket, ago_s in zip(TICKETS, (10, 30, 20, 90), strict=False):
+        raw.hset(key(ticket), "queued_at", raw.time()[0] - ago_s)
+    ledger.cancelled(TICKETS[3])
+    ledger.stumbled(TICKETS[1], "it comes back")  # its row is the last that changed
+    found = ledger.oldest_queued()
+    assert found
+    ticket, waited_s, said = found
+    assert (ticket, said) == (TICKETS[1], "it comes back")
+    assert 29 < waited_s < 35
+    assert ledger.oldest_queued(most=2) is not None

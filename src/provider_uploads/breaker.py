@@ -49,6 +49,7 @@ _FAILED = (
 local failures = redis.call('HINCRBY', KEYS[1], 'failures', 1)
 redis.call('EXPIRE', KEYS[1], ARGV[3])
 if failures < most then return 0 end
+if failures == most then redis.call('HSET', KEYS[1], 'opened_at', now()) end
 if failures == most or ARGV[4] == '1' then  -- those asked before it opened say nothing new
   probe_after(redis.call('HINCRBY', KEYS[1], 'openings', 1))
 end
@@ -104,6 +105,26 @@ class Breaker:
 
     def _json(self) -> str:
         return "[" + ",".join(f"{gap:g}" for gap in self._gaps) + "]"
+
+
+@dataclass(frozen=True, slots=True)
+class Outage:
+    """An open breaker; seconds on Redis's clock."""
+
+    lasted_s: float
+    #: Until somebody may probe; 0 when the next one who asks is the probe.
+    next_probe_s: float
+
+
+def outage(ledger: Ledger, profile: str) -> Outage | None:
+    """Return what the workers know of a profile's Files service being down; None if it is not."""
+    with ledger.reached():
+        opened_at, probe_at = ledger.redis.hmget(_key(profile), "opened_at", "probe_at")
+        seconds, micros = ledger.redis.time()
+    if opened_at is None:
+        return None
+    now = seconds + micros / 1e6
+    return Outage(now - float(opened_at), max(float(probe_at or 0) - now, 0.0))
 
 
 def _key(profile: str) -> str:

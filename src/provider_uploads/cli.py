@@ -1,4 +1,4 @@
-"""``provider-uploads``: upload, status, cancel, delete, sweep, ask, tier, files, demo, up …
+"""``provider-uploads``: upload, status, cancel, delete, sweep, ask, files, tier, doctor, up …
 
 Exit codes: 0 all is well; 1 an upload ended without an ACTIVE file; 2 wrong usage, input or
 set-up; 3 Redis or the provider cannot be reached; 130 interrupted.
@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.text import Text
 
 from provider_uploads import display
+from provider_uploads.cli_doctor import doctor
 from provider_uploads.cli_tier import tier
 from provider_uploads.client import UploadQueue
 from provider_uploads.errors import (
@@ -51,6 +52,8 @@ _err = Console(stderr=True, highlight=False, emoji=False)
 def cli() -> None:
     """Get files into the Gemini File API, and know that they are ACTIVE."""
 
+
+cli.add_command(doctor)
 
 _PROFILE = click.option(
     "--profile", default="default", show_default=True, help="Whose account: a profile's name."

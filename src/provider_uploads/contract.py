@@ -22,6 +22,9 @@ GENERATE: Final = "provider_uploads.generate"
 SWEEP: Final = "provider_uploads.sweep"
 UNSTAGE: Final = "provider_uploads.remove_staged"
 
+#: Not a task but a question to all workers, through Celery's remote control.
+ABOUT: Final = "provider_uploads.about"
+
 #: Work that moves bytes and holds a slot for long.
 TRANSFER_QUEUE: Final = "transfer"
 #: Work that is one short request; it must never wait behind a transfer.

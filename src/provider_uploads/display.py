@@ -14,6 +14,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from provider_uploads.doctor.check import Examination, Verdict
 from provider_uploads.limits import Standing
 from provider_uploads.questions import Answer
 from provider_uploads.records import ProviderFile, Stage, UploadStatus
@@ -35,6 +36,12 @@ _STYLES = {
     Stage.CANCELLED: "magenta",
 }
 _STYLES_BY_NAME = {stage.value: style for stage, style in _STYLES.items()}
+_VERDICTS = {
+    Verdict.OK: "green",
+    Verdict.NOTE: "cyan",
+    Verdict.WARNING: "yellow",
+    Verdict.FAILURE: "bold red",
+}
 _STEPS = ("Queued", "Upload", "Processing")
 #: What moves comes first where not all rows fit.
 _INTEREST = (Stage.UPLOADING, Stage.PROCESSING, Stage.FAILED, Stage.TIMED_OUT, Stage.QUEUED)
@@ -196,6 +203,31 @@ def standings(found: Sequence[Standing], tiers: Mapping[str, Tier]) -> Table:
             Text(held, "red"),
         )
     return table
+
+
+def examination(found: Examination) -> RenderableType:
+    """Return what the doctor found: a row for each check, its remedy below, the sum at the end."""
+    table = Table(
+        box=None, pad_edge=False, show_edge=False, show_header=False, padding=(0, 2, 0, 0)
+    )
+    table.add_column()
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for check in found.checks:
+        says = Text(printable(check.says))
+        if check.remedy:
+            says.append(f"\n→ {printable(check.remedy)}", "bold")
+        table.add_row(Text(check.verdict, _VERDICTS[check.verdict]), Text(check.name), says)
+    counts = Counter(check.verdict for check in found.checks)
+    failures, warnings = counts[Verdict.FAILURE], counts[Verdict.WARNING]
+    troubles = [
+        f"{count} {word}" + ("s" if count > 1 else "")
+        for count, word in ((failures, "failure"), (warnings, "warning"))
+        if count
+    ]
+    works = "It does not work" if failures else "It works"
+    closing = f"{works}: {', '.join(troubles)}." if troubles else "All is well."
+    return Group(table, "", Text(closing, _VERDICTS[found.verdict]))
 
 
 def printable(text: str) -> str:

@@ -17,6 +17,11 @@ from celery.utils.log import get_logger
 log = get_logger(__name__)
 
 
+def renewed_every_s(visibility_timeout_s: float) -> float:
+    """Return the seconds between two renewals of what a worker holds."""
+    return visibility_timeout_s / 3
+
+
 class KeepAlive(bootsteps.StartStopStep):
     """``ZADD <unacked index> XX <now> <tag>`` for every delivery tag of this worker.
 
@@ -33,7 +38,7 @@ class KeepAlive(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Begin to beat; called again after each reconnect."""
         transport = parent.app.conf.broker_transport_options
-        every_s = transport["visibility_timeout"] / 3
+        every_s = renewed_every_s(transport["visibility_timeout"])
         self._timer = parent.timer.call_repeatedly(every_s, self.beat, (parent,), priority=10)
 
     def stop(self, parent: Any) -> None:

@@ -204,6 +204,28 @@ class Ledger:
             keys = self.redis.zrangebyscore(OPEN_KEY, 0, until, start=0, num=most)
         return [str(key).rpartition(":")[2] for key in keys]
 
+    def oldest_queued(self, most: int = 10_000) -> tuple[str, float, str | None] | None:
+        """Return ticket, seconds of waiting and note of the upload that is QUEUED for longest.
+
+        Looks at the ``most`` uploads that have not changed for longest; None if none is QUEUED.
+        """
+        with self.reached():
+            seconds, micros = self.redis.time()
+            keys = cast("list[str]", self.redis.zrange(OPEN_KEY, 0, most - 1))
+            with self.redis.pipeline(transaction=False) as pipe:
+                for key in keys:
+                    pipe.hmget(key, "stage", "queued_at", "note")
+                rows = pipe.execute()
+        queued = [
+            (float(queued_at), key.rpartition(":")[2], note)
+            for key, (stage, queued_at, note) in zip(keys, rows, strict=True)
+            if stage == Stage.QUEUED
+        ]
+        if not queued:
+            return None
+        queued_at, ticket, note = min(queued)
+        return ticket, seconds + micros / 1e6 - queued_at, note
+
     def forget(self, ticket: str) -> None:
         """Take an upload off the list of those with something left to do."""
         with self.reached():

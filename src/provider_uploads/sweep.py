@@ -48,6 +48,10 @@ if TYPE_CHECKING:
 #: for so long is gone.
 _BEING_STAGED_S = 3600.0
 
+_LAST_KEY = f"{contract.KEY_PREFIX}sweep:last"
+_LAST_KEPT_S = 24 * 3600
+_ALONE = "sweep"
+
 
 class Kind(StrEnum):
     """What was found."""
@@ -67,6 +71,28 @@ class Finding(Record):
     #: None where no account has to do with it.
     profile: str | None = None
     why: str
+
+
+class LastSweep(Record):
+    """The last sweep of the ledger that came to its end; seconds on Redis's clock."""
+
+    ago_s: float
+    every_s: float
+
+
+def last_sweep(ledger: Ledger) -> LastSweep | None:
+    """Return when the workers swept last; None if they did not within a day."""
+    with ledger.reached():
+        at, every_s = ledger.redis.hmget(_LAST_KEY, "at", "every_s")
+        seconds, micros = ledger.redis.time()
+    if at is None or every_s is None:
+        return None
+    return LastSweep(ago_s=seconds + micros / 1e6 - float(at), every_s=float(every_s))
+
+
+def sweeping(ledger: Ledger) -> bool:
+    """Whether a sweep is under way."""
+    return ledger.leased(_ALONE)
 
 
 class Sweep:
@@ -98,8 +124,17 @@ class Sweep:
 
         A sweep that dies with its worker is in the way for ``lease_s`` seconds at most.
         """
-        with self._ledger.lease("sweep", lease_s) as lease:
+        with self._ledger.lease(_ALONE, lease_s) as lease:
             yield lease is not None
+
+    def done(self, every_s: float) -> None:
+        """Write down that the ledger was swept, as it is meant to be every so many seconds."""
+        redis = self._ledger.redis
+        with self._ledger.reached(), redis.pipeline() as pipe:
+            seconds, micros = redis.time()
+            pipe.hset(_LAST_KEY, mapping={"at": seconds + micros / 1e6, "every_s": every_s})
+            pipe.expire(_LAST_KEY, _LAST_KEPT_S)
+            pipe.execute()
 
     # -- what the ledger knows -----------------------------------------------------------------
 

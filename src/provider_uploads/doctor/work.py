@@ -1,0 +1,143 @@
+"""Does the work move: queues, the oldest upload, the sweep, outages of the provider?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import suppress
+
+from provider_uploads import contract
+from provider_uploads.breaker import outage
+from provider_uploads.doctor.check import Check, failure, ok, warning
+from provider_uploads.doctor.fleet import Fleet
+from provider_uploads.doctor.surroundings import Surroundings
+from provider_uploads.errors import QueueUnavailableError
+from provider_uploads.lanes import Lanes
+from provider_uploads.ledger import OPEN_KEY
+from provider_uploads.profiles import DEFAULT_PROFILE
+from provider_uploads.sweep import last_sweep, sweeping
+
+#: An upload that waited longer to begin wants a reason.
+_LONG_S = 600.0
+#: So many sweeps may be missed.
+_MISSED = 2
+#: A sweep that is under way for longer hangs.
+_SWEEP_S = 900.0
+
+
+def queues(here: Surroundings) -> Iterator[Check]:
+    """Somebody takes what waits in each queue."""
+    fleet = here.fleet.result()
+    redis = here.ledger.redis
+    waiting = _waiting(here)
+    with here.ledger.reached():
+        held = redis.hlen(f"{contract.KEY_PREFIX}unacked")
+    for name, messages in waiting.items():
+        if messages or name in {contract.TRANSFER_QUEUE, contract.CONTROL_QUEUE}:
+            yield queue_of(name, messages, fleet)
+    answered = bool(fleet.workers or fleet.strangers)
+    whose = "in workers' hands, being worked on or waiting for their time"
+    left = "left by workers that are gone; they come back when one runs"
+    yield ok("held", f"{_messages(held)} {whose if answered or not held else left}")
+
+
+def _waiting(here: Surroundings) -> dict[str, int]:
+    """Return the messages that wait, by queue: all lanes, and control."""
+    names = Lanes(here.ledger).queues()
+    with here.ledger.reached():
+        return {name: here.ledger.redis.llen(f"{contract.KEY_PREFIX}{name}") for name in names}
+
+
+def queue_of(name: str, messages: int, fleet: Fleet) -> Check:
+    """Say how many messages wait in a queue, and for how many slots."""
+    line, serving = f"queue {name}", fleet.serving(name)
+    if serving:
+        slots = sum(about.slots for about in serving)
+        workers = "1 worker" if len(serving) == 1 else f"{len(serving)} workers"
+        return ok(line, f"{workers} with {slots} slots, {_messages(messages)} waiting")
+    if fleet.strangers:
+        who = "of the workers that said what they serve, none takes it"
+        return warning(
+            line, f"{_messages(messages)} waiting; {who}", "Upgrade the others, and ask again."
+        )
+    what = "looks, deletes and sweeps" if name == contract.CONTROL_QUEUE else "sends files"
+    return failure(
+        line,
+        f"no worker takes from it, so nobody {what}; {_messages(messages)} waiting",
+        f"Start one where the checkout is: celery -A tasks worker -Q {name}",
+    )
+
+
+def oldest(here: Surroundings) -> Iterator[Check]:
+    """No upload waits for long to begin."""
+    name, ledger = "uploads", here.ledger
+    with ledger.reached():
+        there_are = ledger.redis.zcard(OPEN_KEY)
+    found = ledger.oldest_queued()
+    if found is None:
+        yield ok(name, f"none waits to begin; {there_are} under way")
+        return
+    ticket, waited_s, said = found
+    facts = f"{there_are} under way; the oldest not begun, {ticket}, waits for {_time(waited_s)}"
+    if waited_s <= _LONG_S:
+        yield ok(name, facts)
+    elif said:
+        yield warning(name, f"{facts}: {said}", "See what it says; the breaker, too.")
+    else:
+        waiting = _waiting(here)
+        if any(waiting[name] for name in waiting if name != contract.CONTROL_QUEUE):
+            remedy = "If workers take from transfer at all, all their slots are busy: start more."
+        else:
+            remedy = "No message waits for it in transfer: the sweep submits a lost one again."
+        yield warning(name, facts, remedy)
+
+
+def swept(here: Surroundings) -> Iterator[Check]:
+    """The sweep runs: lost messages come home by nothing else."""
+    name = "sweep"
+    last, now = last_sweep(here.ledger), sweeping(here.ledger)
+    said = f"the last one ended {_time(last.ago_s)} ago" if last else "none within a day"
+    late = last is None or last.ago_s > _MISSED * last.every_s
+    if not late or (last and now and last.ago_s < _SWEEP_S):
+        yield ok(name, said + (", one is under way" if now else ""))
+        return
+    every = f", though one is due every {last.every_s:g} s" if last else ""
+    yield warning(
+        name,
+        f"{said}{every}. A message lost in a crash comes home only by it",
+        "Run one beat in the fleet, celery -A tasks beat, and a worker on control, which does it.",
+    )
+
+
+def breakers(here: Surroundings) -> Iterator[Check]:
+    """No profile's Files service is known to be down."""
+    name = "breaker"
+    profiles = {DEFAULT_PROFILE, *here.settings.profiles, *_theirs(here.fleet)}
+    down = {one: found for one in sorted(profiles) if (found := outage(here.ledger, one))}
+    for one, found in down.items():
+        probe = f"in {found.next_probe_s:.0f} s" if found.next_probe_s else "with the next upload"
+        yield warning(
+            name,
+            f"the Files service of profile {one} is down for {_time(found.lasted_s)}: uploads "
+            f"wait, one worker probes it, next {probe}",
+            "Look at the provider's status, and at this profile above. Nothing needs a restart.",
+        )
+    if not down:
+        yield ok(name, f"closed for {', '.join(sorted(profiles))}")
+
+
+def _theirs(fleet: Future[Fleet]) -> set[str]:
+    with suppress(QueueUnavailableError):
+        return {name for worker in fleet.result().workers for name in worker.about.profiles}
+    return set()
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count:,} messages"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = seconds / 60
+    return f"{minutes:.0f} min" if minutes < 120 else f"{minutes / 60:.0f} h"
