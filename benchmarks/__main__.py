@@ -13,6 +13,7 @@ from rich.markup import escape
 
 from benchmarks import report
 from benchmarks.errors import BenchmarkError
+from benchmarks.fairness import fairness
 from benchmarks.figures import Figure
 from benchmarks.large_file import large_file
 from benchmarks.limits import limits
@@ -29,6 +30,7 @@ _BENCHMARKS = {
     "large-file": large_file,
     "videos": videos,
     "limits": limits,
+    "fairness": fairness,
 }
 #: A developer's own settings would be measured too; loopback needs no proxy.
 _FOREIGN = ("PROVIDER_UPLOADS_", "CELERY_", "GEMINI_", "GOOGLE_")

@@ -34,7 +34,9 @@ videos: a look of ours is a message that is claimed, asks once, and is sent agai
   look" compares few files looked at once with the same files looked at about ten times: what the
   extra looks cost, each.
 rate limits: a turn is what every upload and every look takes first. Used is the pace from the first
-  upload to the last under a tier of so many a minute, with a provider that refuses what is more."""
+  upload to the last under a tier of so many a minute, with a provider that refuses what is more.
+fairness: single uploads, one after the other, while the files of one submit_many wait in the same
+  worker's queues; the span in brackets is from the quickest to the slowest of them."""
 
 
 def headline(facts: Mapping[str, str]) -> str:
