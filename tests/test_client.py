@@ -87,6 +87,7 @@ def test_submit_writes_a_row_and_one_message_under_the_ticket(
         },
         "cleanup_on_timeout": True,
         "reuse": False,
+        "evict": None,
         "profile": "default",
     }
     status = client.status(ticket)

@@ -38,6 +38,7 @@ DATA: dict[str, list[tuple[Any, ...]]] = {
     "ProviderUnavailableError": [("get", "ReadTimeout"), ("get", "", 503, 2.5), ("get", "", 503)],
     "RateLimitedError": [("get", "PerMinute", 429, 27.5), ("get", "", 429, None)],
     "ServiceDownError": [("default", 2.5, ""), ("default", 2.5, "get: 503")],
+    "StorageFullError": [("default", 1_000, 20_000_000_000)],
     "SessionLostError": [(410,)],
     "NameTakenError": [(NAME,)],
     "VerificationError": [(NAME, "size", "10", "9")],
