@@ -167,7 +167,7 @@ def store_result(app: Celery[Any]) -> Any:
 #: How a sentence begins that says what to do.
 _ADVICE = re.compile(
     r"\b(Start|point|submit|ask|upgrade|Try|Send|send|Run|Set|Check|Name|Copy|Move|add|Change|Split"
-    r"|Submit|Upload|Use|Correct|write)\b"
+    r"|Submit|Upload|Use|Correct|write|Delete)\b"
 )
 
 
