@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,13 @@ import pytest
 from pytest_celery import CeleryTestSetup
 
 from provider_uploads import Stage, UploadQueue, contract
+from provider_uploads.cli import main
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from provider_uploads.errors import SourceTooLargeError
 from provider_uploads.ledger import Ledger
 from provider_uploads.limits import Limits, published
 from provider_uploads.records import Copy
+from provider_uploads.settings import settings
 from provider_uploads.tiers import Work
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, WorkerProcess, wait_until
@@ -243,10 +247,10 @@ class TestStorage:
     def uploaded(
         self, queue: UploadQueue, make_file: Callable[..., Path], quick: dict[str, Any]
     ) -> list[str]:
-        paths = [make_file(f"{n}.mp4", self.SIZE) for n in range(3)]
-        tickets = [queue.submit(path, **quick) for path in paths]
-        for ticket in tickets:
-            queue.result(ticket, timeout_s=20)
+        tickets = []
+        for n in range(3):
+            tickets.append(queue.submit(make_file(f"{n}.mp4", self.SIZE), **quick))
+            queue.result(tickets[-1], timeout_s=20)
         return tickets
 
     def test_what_does_not_fit_waits_until_something_goes(
@@ -275,7 +279,7 @@ class TestStorage:
         quick: dict[str, Any],
     ) -> None:
         tickets = self.uploaded(queue, make_file, quick)
-        oldest = min(tickets, key=lambda ticket: queue.result(ticket).expires_at or 0)
+        oldest = tickets[0]
         more = queue.submit(make_file("more.mp4", self.SIZE), evict="oldest", **quick)
         queue.result(more, timeout_s=20)
         assert queue.status(oldest).copy_at_provider is Copy.DELETED
@@ -289,3 +293,89 @@ class TestStorage:
         ticket = queue.submit(make_file("huge.mp4", 10_000_001), **quick)
         with pytest.raises(SourceTooLargeError):
             queue.result(ticket, timeout_s=20)
+
+
+class TestTheCommands:
+    """``provider-uploads tier``, beside workers that obey."""
+
+    @pytest.fixture
+    def run(
+        self,
+        default_worker_env: dict[str, str],
+        queue: UploadQueue,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> Callable[..., tuple[int, str]]:
+        for name, value in default_worker_env.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setenv("COLUMNS", "120")
+        settings.cache_clear()
+
+        def run(*arguments: str) -> tuple[int, str]:
+            with pytest.raises(SystemExit) as end:
+                main(["tier", *arguments])
+            said = capsys.readouterr()
+            assert isinstance(end.value.code, int)
+            return end.value.code, said.out + said.err
+
+        return run
+
+    def test_what_is_set_while_uploads_wait_holds_at_once(
+        self,
+        run: Callable[..., tuple[int, str]],
+        queue: UploadQueue,
+        more_workers: Callable[..., WorkerProcess],
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+    ) -> None:
+        slow = queue.submit_many([make_file("a.txt")] * 60, profile="slow", **quick)
+        wait_until(lambda: ended(queue, slow) > 0, "the first of them, of twenty a minute")
+        code, said = run("set", "upload", "none", "--profile", "slow")
+        assert code == 0
+        assert re.search(r"slow +slow +upload +20/m +no limit", said), said
+        more_workers("-Q", "transfer")  # which has never heard of it
+        wait_until(lambda: ended(queue, slow) == 60, "all of them")
+
+    def test_what_holds(self, run: Callable[..., tuple[int, str]], limits: Limits) -> None:
+        limits.cool("default", Work.UPLOAD, 100.0, "a quota")
+        code, table = run("show")
+        assert code == 0
+        assert re.search(r"default +quick +upload +600/m +600/m +75% +(99|100) s: a quota", table)
+        assert "slow: storage 0.00 GB, no limit" in table
+        code, lines = run("show", "--json")
+        first, *_ = (json.loads(line) for line in lines.splitlines())
+        assert first["work"] == "upload"
+        assert (first["per_minute"], first["share"], first["why"]) == (600, 0.75, "a quota")
+
+    @pytest.mark.parametrize(
+        ("arguments", "told"),
+        [
+            (("set", "upload", "fast"), "write 10/s, 60/m or 500/h, none, or tier"),
+            (("set", "uploads", "10/s"), "'uploads' is not one of"),
+            (("set", "upload", "10/s", "--profile", "other"), "known: default, slow"),
+        ],
+    )
+    def test_what_is_wrong(
+        self, run: Callable[..., tuple[int, str]], arguments: tuple[str, ...], told: str
+    ) -> None:
+        code, said = run(*arguments)
+        assert code == 2
+        assert told in " ".join(said.split())
+
+
+def test_celery_and_flower_see_the_tiers_rates(celery_setup: CeleryTestSetup) -> None:
+    (tasks,) = celery_setup.app.control.inspect().registered("rate_limit").values()
+    assert "provider_uploads.upload [rate_limit=600/m]" in tasks
+    assert "provider_uploads.poll_until_active [rate_limit=6000/m]" in tasks
+    (conf,) = celery_setup.app.control.inspect().conf().values()
+    assert conf["worker_disable_rate_limits"] is True
+
+
+def test_without_a_worker_nobody_knows_the_tiers(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PROVIDER_UPLOADS_REDIS_URL", redis_url)
+    with pytest.raises(SystemExit) as end:
+        main(["tier", "show"])
+    assert end.value.code == 2
+    assert "Start one: celery -A tasks worker" in " ".join(capsys.readouterr().err.split())
