@@ -8,15 +8,12 @@ from __future__ import annotations
 import sys
 
 import click
-from rich.console import Console
 
 from provider_uploads import display
+from provider_uploads.cli.console import err, out
 from provider_uploads.doctor import Verdict, examine
 
 _EXIT_CODES = {Verdict.WARNING: 1, Verdict.FAILURE: 2}
-
-_out = Console(highlight=False, emoji=False)
-_err = Console(stderr=True, highlight=False, emoji=False)
 
 
 @click.command(
@@ -28,13 +25,13 @@ def doctor(as_json: bool) -> None:
 
     Run it where a worker runs, with the worker's environment.
     """
-    if as_json or not _err.is_terminal:
+    if as_json or not err.is_terminal:
         found = examine()
     else:
-        with _err.status("Asking Redis, the provider and the workers"):
+        with err.status("Asking Redis, the provider and the workers"):
             found = examine()
     if as_json:
         click.echo(found.model_dump_json())
     else:
-        _out.print(display.examination(found))
+        out.print(display.examination(found))
     sys.exit(_EXIT_CODES.get(found.verdict, 0))

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 
 import click
-from rich.console import Console
 
 from provider_uploads import display
+from provider_uploads.cli.console import out
 from provider_uploads.errors import ConfigurationError, InvalidRequestError
 from provider_uploads.ledger import Ledger
 from provider_uploads.limits import Limits, Standing, published
 from provider_uploads.settings import settings
 from provider_uploads.storage import Storage
 from provider_uploads.tiers import Tier, Work
-
-_out = Console(highlight=False, emoji=False)
 
 
 @click.group()
@@ -37,11 +35,11 @@ def show(as_json: bool) -> None:
             stored = {"held_bytes": held_bytes, "storage_bytes": tiers[profile].storage_bytes}
             click.echo(json.dumps({"profile": profile, **stored}))
         return
-    _out.print(display.standings(standings, tiers))
+    out.print(display.standings(standings, tiers))
     for profile, held_bytes in held.items():
         of = tiers[profile].storage_bytes
         limit = f" of {of / 1e9:,.2f} GB" if of else " GB, no limit"
-        _out.print(f"{profile}: storage {held_bytes / 1e9:,.2f}{limit}")
+        out.print(f"{profile}: storage {held_bytes / 1e9:,.2f}{limit}")
 
 
 @tier.command("set")
@@ -63,7 +61,7 @@ def set_(work: str, rate: str, profile: str | None) -> None:
         limits.set_rate(Work(work), given, profile=profile, profiles=tiers)
     except ValueError as error:
         raise InvalidRequestError("RATE", repr(rate), f"{error}, none, or tier") from None
-    _out.print(display.standings([limits.standing(p, Work(work)) for p in tiers], tiers))
+    out.print(display.standings([limits.standing(p, Work(work)) for p in tiers], tiers))
 
 
 def _fleet() -> tuple[Ledger, dict[str, Tier], Limits]:

@@ -1,0 +1,69 @@
+"""``files``: what the provider holds, asked without the queue."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import click
+
+from provider_uploads import display
+from provider_uploads.cli.console import PROFILE, out, say
+from provider_uploads.files import Files
+from provider_uploads.records import ProviderFile
+
+
+@click.group("files")
+def files() -> None:
+    """List, show, delete and register the files of the API key."""
+
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file.")
+
+
+@files.command("list")
+@JSON
+@PROFILE
+def list_files(profile: str, as_json: bool) -> None:
+    """List all files at the provider."""
+    with Files(profile=profile) as files:
+        _print_files(files.list(), as_json)
+
+
+@files.command("get")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@JSON
+@PROFILE
+def get_files(names: tuple[str, ...], profile: str, as_json: bool) -> None:
+    """Show files by name, id or URI."""
+    with Files(profile=profile) as files:
+        _print_files([files.get(name) for name in names], as_json)
+
+
+@files.command("delete")
+@click.argument("names", nargs=-1, required=True, metavar="NAME...")
+@click.option("--must-exist", is_flag=True, help="Fail when a file is not there.")
+@PROFILE
+def delete_files(names: tuple[str, ...], profile: str, must_exist: bool) -> None:
+    """Delete files by name, id or URI; one that is gone already is fine."""
+    with Files(profile=profile) as files:
+        for name in names:
+            was_there = files.delete(name, missing_ok=not must_exist)
+            say(f"{name}: {'deleted' if was_there else 'was not there'}")
+
+
+@files.command("register")
+@click.argument("uris", nargs=-1, required=True, metavar="gs://BUCKET/OBJECT...")
+@JSON
+@PROFILE
+def register_files(uris: tuple[str, ...], profile: str, as_json: bool) -> None:
+    """Make files of a Google Cloud bucket usable without copying them."""
+    with Files(profile=profile) as files:
+        _print_files(files.register(uris), as_json)
+
+
+def _print_files(files: Iterable[ProviderFile], as_json: bool) -> None:
+    if as_json:
+        for file in files:
+            click.echo(file.model_dump_json())
+    else:
+        out.print(display.listing([*files]))

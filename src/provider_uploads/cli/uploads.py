@@ -1,0 +1,250 @@
+"""What goes through the queue: upload, status, cancel, delete, sweep, ask."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import click
+from rich.text import Text
+
+from provider_uploads import display
+from provider_uploads.cli.console import FAILED, INTERRUPTED, PROFILE, err, out, say, starting
+from provider_uploads.client import UploadQueue
+from provider_uploads.errors import InvalidRequestError
+from provider_uploads.questions import DEFAULT_MODEL
+from provider_uploads.records import Copy, Stage, UploadStatus
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH|URL...")
+@click.option("--wait", is_flag=True, help="Show progress until every file has ended.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file, a line each.")
+@click.option("--display-name", help="Name to show at the provider (one file only).")
+@click.option("--mime-type", help="As type/subtype; guessed from the name by default.")
+@click.option(
+    "--timeout-s",
+    type=float,
+    default=120.0,
+    show_default=True,
+    help="Seconds to wait for ACTIVE once the provider has all bytes.",
+)
+@click.option(
+    "--poll-s", type=float, default=2.0, show_default=True, help="Seconds before the first look."
+)
+@click.option(
+    "--max-poll-s",
+    type=float,
+    default=10.0,
+    show_default=True,
+    help="Most seconds between two looks.",
+)
+@click.option(
+    "--backoff-factor",
+    type=float,
+    default=1.5,
+    show_default=True,
+    help="How much later each next look comes.",
+)
+@click.option(
+    "--jitter-s",
+    type=float,
+    default=0.2,
+    show_default=True,
+    help="Spread of each wait, in seconds either way.",
+)
+@PROFILE
+@click.option(
+    "--keep-on-timeout", is_flag=True, help="Leave a file that timed out or failed at the provider."
+)
+@click.option(
+    "--reuse", is_flag=True, help="Share the provider's file with other such uploads of its bytes."
+)
+@click.option(
+    "--evict",
+    type=click.Choice(["oldest"]),
+    help="Where the account's storage is full, delete the oldest files that we uploaded.",
+)
+def upload(
+    paths: tuple[str, ...],
+    wait: bool,
+    as_json: bool,
+    display_name: str | None,
+    mime_type: str | None,
+    keep_on_timeout: bool,
+    profile: str,
+    reuse: bool,
+    evict: Literal["oldest"] | None,
+    **patience: float,
+) -> None:
+    """Queue files and print their tickets; with --wait, follow them to ACTIVE.
+
+    s3://, gs:// and https:// URLs are read by the worker, if it has them switched on.
+    """
+    if display_name is not None and len(paths) > 1:
+        raise InvalidRequestError("display_name", repr(display_name), "names one file, not many")
+    with UploadQueue() as queue:
+        cleanup = not keep_on_timeout
+        options: dict[str, Any] = {
+            "mime_type": mime_type,
+            "cleanup_on_timeout": cleanup,
+            "profile": profile,
+            "reuse": reuse,
+            "evict": evict,
+            **patience,
+        }
+        if len(paths) == 1:
+            tickets = [queue.submit(paths[0], display_name=display_name, **options)]
+        else:
+            tickets = queue.submit_many(paths, **options)
+        if not wait:
+            _print_tickets(queue.statuses(tickets), as_json)
+            return
+        with _interruptible(tickets):
+            follow(queue, tickets, as_json)
+
+
+@click.command()
+@click.argument("tickets", nargs=-1, required=True, metavar="TICKET...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file, a line each.")
+def status(tickets: tuple[str, ...], as_json: bool) -> None:
+    """Show where uploads are."""
+    with UploadQueue() as queue:
+        statuses = queue.statuses(tickets)
+    _print_statuses(statuses, as_json)
+    _exit_for(statuses)
+
+
+@click.command()
+@click.argument("tickets", nargs=-1, required=True, metavar="TICKET...")
+def cancel(tickets: tuple[str, ...]) -> None:
+    """Stop uploads and delete their files; one that has ended is left alone."""
+    with UploadQueue() as queue:
+        for ticket in tickets:
+            found = queue.cancel(ticket)
+            said = f"had ended: {found}" if found.ended else f"cancelled, was {found}"
+            say(f"{ticket}  {said}")
+
+
+@click.command()
+@click.argument("tickets", nargs=-1, required=True, metavar="TICKET...")
+def delete(tickets: tuple[str, ...]) -> None:
+    """Delete the files of ended uploads; one that others share stays until all have done so."""
+    with UploadQueue() as queue:
+        for ticket in tickets:
+            copy = queue.status(ticket).copy_at_provider
+            found = queue.delete(ticket)
+            said = f"left alone, is {found}: cancel it"
+            if found.ended:
+                said = "is being deleted" if copy is Copy.PRESENT else f"{found}: nothing is left"
+            say(f"{ticket}  {said}")
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
+@click.option(
+    "--unknown",
+    is_flag=True,
+    help="Delete also files under our names that this Redis knows nothing of.",
+)
+@click.option(
+    "--quiet-s",
+    type=click.FloatRange(min=0),
+    default=60.0,
+    show_default=True,
+    help="Leave alone what moved within so many seconds.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a finding.")
+def sweep(dry_run: bool, unknown: bool, quiet_s: float, as_json: bool) -> None:
+    """Find what nobody moves any more, and bring it to its end."""
+    with UploadQueue() as queue:
+        found = queue.sweep(dry_run=dry_run, unknown=unknown, quiet_s=quiet_s)
+    if as_json:
+        for finding in found:
+            click.echo(finding.model_dump_json())
+    elif found:
+        out.print(display.findings(found, dry_run=dry_run, unknown=unknown))
+    else:
+        say("Nothing is lost and nothing is left behind.")
+
+
+@click.command()
+@click.argument("prompt")
+@click.argument("paths", nargs=-1, metavar="FILE...")
+@click.option("--ticket", "tickets", multiple=True, help="An earlier upload; repeatable.")
+@click.option("--model", default=DEFAULT_MODEL, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
+@PROFILE
+def ask(
+    prompt: str,
+    paths: tuple[str, ...],
+    tickets: tuple[str, ...],
+    model: str,
+    as_json: bool,
+    profile: str,
+) -> None:
+    """Upload files, and ask a model one question over all of them."""
+    with UploadQueue() as queue:
+        asked = queue.ask(prompt, paths, tickets=tickets, model=model, profile=profile)
+        uploads = queue.question(asked).uploads
+        with _interruptible(uploads):
+            console = err  # what stands on standard output is the answer
+            statuses = display.follow(console, lambda: queue.statuses(uploads)) if uploads else []
+            if any(status.stage is not Stage.ACTIVE for status in statuses):
+                for problem in display.problems(statuses):
+                    err.print(Text(display.printable(problem), "red"), soft_wrap=True)
+                sys.exit(FAILED)
+            with starting(f"Asking {model}", console):
+                answer = queue.answer(asked)
+    if as_json:
+        click.echo(answer.model_dump_json())
+        return
+    say(display.printable_lines(answer.text))
+    err.print(display.bill(answer), style="dim", soft_wrap=True)
+
+
+def follow(queue: UploadQueue, tickets: Sequence[str], as_json: bool) -> None:
+    """Show uploads until all have ended; exit 1 unless all are ACTIVE."""
+    # With --json, progress goes where it does not mix with the answer.
+    console = err if as_json else out
+    statuses = display.follow(console, lambda: queue.statuses(tickets))
+    _print_statuses(statuses, as_json)
+    _exit_for(statuses)
+
+
+def _print_tickets(statuses: Sequence[UploadStatus], as_json: bool) -> None:
+    if as_json:
+        _print_statuses(statuses, as_json)
+        return
+    for status in statuses:
+        say(f"{status.ticket}  {display.printable(status.source)}")
+
+
+def _print_statuses(statuses: Sequence[UploadStatus], as_json: bool) -> None:
+    if as_json:
+        for status in statuses:
+            click.echo(status.model_dump_json())
+        return
+    out.print(display.summary(statuses))
+    for problem in display.problems(statuses):
+        err.print(Text(display.printable(problem), "red"), soft_wrap=True)
+
+
+def _exit_for(statuses: Sequence[UploadStatus]) -> None:
+    if any(status.stage.ended and status.stage is not Stage.ACTIVE for status in statuses):
+        sys.exit(FAILED)
+
+
+@contextmanager
+def _interruptible(tickets: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        some = " ".join(tickets[:3]) + (" ..." if len(tickets) > 3 else "")
+        err.print(
+            f"Not waiting any more; the uploads go on: provider-uploads status {some}",
+            soft_wrap=True,
+        )
+        sys.exit(INTERRUPTED)
