@@ -77,12 +77,12 @@ class Policy(BaseSettings):
     breaker_probe_max_s: float = Field(default=30.0, gt=0)
     outage_s: float = Field(default=6 * 3600.0, gt=0)
 
-    #: What has not moved for so long may have been lost. Longer than the 45 s in which a dead
-    #: worker's messages come back by themselves.
-    sweep_quiet_s: float = Field(default=60.0, gt=0)
-    #: How often to look for that in Redis, and how often at the provider, where a look costs a
-    #: request for every 100 files.
-    sweep_every_s: float = Field(default=15.0, gt=0)
+    #: What has not moved for so long is looked for among all messages, those in a dead worker's
+    #: hands included; what has none was lost, and is home within the 45 s of any other.
+    sweep_quiet_s: float = Field(default=20.0, gt=0)
+    #: How often to look for that in Redis, where a look costs 10 µs for every message that waits,
+    #: and how often at the provider, where it costs a request for every 100 files.
+    sweep_every_s: float = Field(default=10.0, gt=0)
     sweep_provider_every_s: float = Field(default=600.0, gt=0)
     #: Delete files under our names of which this Redis knows nothing. Only where no other Redis,
     #: and nobody without a queue, uploads with the same keys.

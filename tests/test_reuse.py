@@ -158,9 +158,6 @@ class TestStanding:
         ("changes", "good"),
         [
             ({}, True),
-            ({"expires_at": datetime.now(UTC) + timedelta(minutes=61)}, True),
-            ({"expires_at": datetime.now(UTC) + timedelta(minutes=59)}, False),
-            ({"expires_at": datetime.now(UTC) - timedelta(minutes=1)}, False),
             ({"state": "PROCESSING"}, False),
             ({"sha256": "0" * 64}, False),
             ({"sha256": None}, False),
@@ -168,6 +165,11 @@ class TestStanding:
     )
     def test_which_files_are_of_use(self, changes: dict[str, Any], good: bool) -> None:
         assert usable(file(A, **changes), self.row(), HOUR_S) is good
+
+    @pytest.mark.parametrize(("minutes", "good"), [(61, True), (59, False), (-1, False)])
+    def test_it_must_not_expire_within_the_hour(self, minutes: int, good: bool) -> None:
+        expires_at = datetime.now(UTC) + timedelta(minutes=minutes)
+        assert usable(file(A, expires_at=expires_at), self.row(), HOUR_S) is good
 
     @pytest.mark.parametrize(("age_s", "good"), [(46.9 * 3600, True), (47.1 * 3600, False)])
     def test_without_an_expiry_it_is_48_hours_after_the_bytes(

@@ -330,7 +330,7 @@ class UploadQueue:
     # -- sweeping ------------------------------------------------------------------------------
 
     def sweep(
-        self, *, dry_run: bool = True, unknown: bool = False, quiet_s: float = 60.0
+        self, *, dry_run: bool = True, unknown: bool = False, quiet_s: float = 20.0
     ) -> list[Finding]:
         """Find what nobody moves any more: here, staged, and at every profile's provider.
 

@@ -42,7 +42,7 @@ class StackOptions:
     latency_ms: float = 0.0
     #: What the local Gemini takes a second; 0 is no limit.
     bandwidth_mib_s: float = 0.0
-    #: Sweep every 15 s: for a stack that is to run for long.
+    #: Sweep every 10 s: for a stack that is to run for long.
     beat: bool = False
     flower: bool = False
     flower_port: int = 5555

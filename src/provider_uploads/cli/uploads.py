@@ -152,7 +152,7 @@ def delete(tickets: tuple[str, ...]) -> None:
 @click.option(
     "--quiet-s",
     type=click.FloatRange(min=0),
-    default=60.0,
+    default=20.0,
     show_default=True,
     help="Leave alone what moved within so many seconds.",
 )
