@@ -60,6 +60,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 ACCOUNTS = pytest.StashKey[list[Account]]()
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many again as there are cores: most tests wait for processes or for a deadline."""
+    return (os.cpu_count() or 2) * 3 // 2
+
+
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:

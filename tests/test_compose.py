@@ -69,6 +69,13 @@ class TestCompose:
             assert mount["target"] == services[name]["environment"]["PROVIDER_UPLOADS_ROOTS"]
             assert mount["read_only"] is True
 
+    def test_profiles_and_numbers_reach_workers_only(self, services: Services) -> None:
+        told = {name for name, service in services.items() if "env_file" in service}
+        assert told == {*_workers(services)}
+        for name in told:
+            assert services[name]["env_file"] == [{"path": "workers.env", "required": False}]
+        assert "workers.env" in (HOME / ".gitignore").read_text().splitlines()
+
     def test_nothing_is_published_beyond_this_machine(self, services: Services) -> None:
         published = {name: service.get("ports", []) for name, service in services.items()}
         assert {name for name, ports in published.items() if ports} == {
