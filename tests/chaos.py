@@ -181,9 +181,9 @@ class House:
 
     def held(self) -> int:
         """Messages in queues and in workers' hands."""
-        queues = (contract.TRANSFER_QUEUE, contract.CONTROL_QUEUE)
         with self.redis.client as client:
-            waiting = sum(int(client.llen(f"{contract.KEY_PREFIX}{name}")) for name in queues)
+            queues = client.scan_iter(f"{contract.KEY_PREFIX}*", _type="list")
+            waiting = sum(int(client.llen(key)) for key in queues)
             return waiting + int(client.hlen(f"{contract.KEY_PREFIX}unacked"))
 
     def account(

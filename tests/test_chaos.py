@@ -128,11 +128,12 @@ class TestKilledWorkers:
         def policy(self) -> dict[str, str]:
             return {}
 
-        def test_all_arrive_once(
-            self, house: House, long: bool, report: Callable[[Account], None]
-        ) -> None:
+        @pytest.fixture(autouse=True)
+        def at_length(self, long: bool) -> None:
             if not long:
                 pytest.skip("half a minute of waiting for dead workers: make test-chaos")
+
+        def test_all_arrive_once(self, house: House, report: Callable[[Account], None]) -> None:
             house.supervise(3)
             tickets = house.submit_mixed(300, 8 * MIB)
             seconds = house.until_ended(tickets, 1500, every(1.0, house.kill_one))
@@ -140,6 +141,18 @@ class TestKilledWorkers:
             report(account)
             assert account.recovery_s is not None
             assert account.recovery_s < 45
+
+        def test_a_lost_message(self, house: House, report: Callable[[Account], None]) -> None:
+            """Taken from its queue, and in nobody's hands: kombu can leave one so."""
+            (ticket,) = house.submit([house.file("lost.txt", 1000)], one_by_one=True)
+            with house.redis.client as client:
+                assert client.rpop(f"{contract.KEY_PREFIX}{contract.TRANSFER_QUEUE}")
+            house.supervise(1)
+            seconds = house.until_ended([ticket], 120)
+            account = house.account("a lost message, 30 s", seconds)
+            report(account)
+            assert account.swept == 1
+            assert seconds < 45
 
 
 class TestKilledRedis:
