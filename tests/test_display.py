@@ -147,7 +147,6 @@ class TestSummary:
             upload_s=1.5,
             processing_s=12.345,
             polls=4,
-            uri="http://h/v1beta/files/pu-1-0",
         )
         head, _, row = (line.rstrip() for line in shown(display.summary([active])).splitlines())
         assert re.split(r"\s{2,}", head) == [
@@ -160,36 +159,38 @@ class TestSummary:
                 "Upload",
                 "Processing",
                 "Polls",
-                "URI",
             )
         ]
         assert re.split(r"\s{2,}", row) == [
             *("clip.mp4", "ACTIVE", "12.0 MB", "video/mp4", "0.12 s", "1.50 s", "12.35 s", "4"),
-            "http://h/v1beta/files/pu-1-0",
         ]
-
-    @pytest.mark.parametrize("stage", Stage)
-    def test_a_file_without_a_uri(self, stage: Stage) -> None:
-        row = shown(display.summary([status(stage=stage)])).splitlines()[-1].rstrip()
-        assert stage.value in row
-        assert row.endswith(" -")
 
     @pytest.mark.parametrize("name", ODD_NAMES)
     def test_names_are_literal(self, name: str) -> None:
         row = shown(display.summary([status(name, Stage.ACTIVE)])).splitlines()[-1]
         assert row.startswith(f"{name}  ")
 
-    def test_a_uri_is_literal(self) -> None:
-        uri = "http://[fe80::1]:8123/v1beta/files/x"
-        assert uri in shown(display.summary([status(stage=Stage.ACTIVE, uri=uri)]))
-
     @pytest.mark.parametrize("width", [80, 100, 120])
     def test_on_a_narrow_terminal_nothing_is_cut(self, width: int) -> None:
-        """80 is also what a pipe gets: the URI is what people look for there."""
-        one = status("n" * 60 + ".mp4", Stage.ACTIVE, uri="http://h/" + "q" * 60)
-        said = shown(display.summary([one]), width=width)
-        assert (said.count("n") >= 60, said.count("q")) == (True, 60)
+        """80 is also what a pipe gets."""
+        said = shown(display.summary([status("n" * 60 + ".mp4", Stage.ACTIVE)]), width=width)
+        assert said.count("n") >= 60
+        assert "Processing" in said
         assert "…" not in said
+
+
+class TestAddresses:
+    def test_files_that_are_there(self) -> None:
+        uri = "http://[fe80::1]:8123/v1beta/files/x"
+        active = status("a\x1b.mp4", Stage.ACTIVE, uri=uri, id="files/x")
+        without = status("b.mp4", Stage.ACTIVE, id="file-1")
+        kept = status("c.mp4", Stage.TIMED_OUT, uri=uri, id="files/x")
+        deleted = status("d.mp4", Stage.FAILED, id="files/y")
+        assert display.addresses([active, without, kept, deleted, status()]) == [
+            f"{uri}  a\N{REPLACEMENT CHARACTER}.mp4",
+            "file-1  b.mp4",
+            f"{uri}  c.mp4",
+        ]
 
 
 class TestProblems:

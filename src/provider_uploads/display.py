@@ -131,10 +131,9 @@ def _looks(polls: int) -> str:
 
 
 def summary(statuses: Sequence[UploadStatus]) -> Table:
-    """Return the closing table: name, state, URI, size, type, seconds per step, polls."""
+    """Return the closing table: name, state, size, type, seconds per step, polls."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
-    # Folded, never cut: the URI is what people copy, also from a pipe's 80 columns.
-    for name in ("File", "State", "Size", "MIME type", *_STEPS, "Polls", "URI"):
+    for name in ("File", "State", "Size", "MIME type", *_STEPS, "Polls"):
         right = name in ("Size", "Polls", *_STEPS)
         table.add_column(name, justify="right" if right else "left", overflow="fold")
     for status in statuses:
@@ -147,9 +146,17 @@ def summary(statuses: Sequence[UploadStatus]) -> Table:
             f"{status.upload_s:.2f} s",
             f"{status.processing_s:.2f} s",
             str(status.polls),
-            Text(status.uri or "-"),
         )
     return table
+
+
+def addresses(statuses: Sequence[UploadStatus]) -> list[str]:
+    """Return a line for each file that is there: its URI, or its id where it has none, and name.
+
+    The URI comes first and is not for a table, which would fold it: it is what people copy.
+    """
+    there = [(one, one.uri or one.id) for one in statuses if one.uri or one.stage is Stage.ACTIVE]
+    return [f"{where}  {printable(one.display_name)}" for one, where in there if where]
 
 
 def listing(files: Sequence[ProviderFile]) -> Table:

@@ -228,6 +228,8 @@ def _print_statuses(statuses: Sequence[UploadStatus], as_json: bool) -> None:
             click.echo(status.model_dump_json())
         return
     out.print(display.summary(statuses))
+    for address in display.addresses(statuses):
+        say(address)
     for problem in display.problems(statuses):
         err.print(Text(display.printable(problem), "red"), soft_wrap=True)
 
