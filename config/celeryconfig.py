@@ -34,7 +34,7 @@ task_default_queue = contract.CONTROL_QUEUE
 task_create_missing_queues = False  # a misspelt queue is an error, not a place nobody looks
 task_routes = {
     contract.UPLOAD: {"queue": contract.TRANSFER_QUEUE},
-    contract.GENERATE: {"queue": contract.TRANSFER_QUEUE},
+    contract.GENERATE: {"queue": contract.transfer_queue("default", contract.Lane.QUESTIONS)},
     contract.POLL: {"queue": contract.CONTROL_QUEUE},
     contract.DELETE: {"queue": contract.CONTROL_QUEUE},
     contract.INGEST: {"queue": contract.CONTROL_QUEUE},

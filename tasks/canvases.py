@@ -30,12 +30,12 @@ def wait_until_active(request: UploadRequest) -> Signature[Any]:
     return contract.poll_signature(app, request)
 
 
-def ask(question_id: str) -> Signature[Any]:
+def ask(question_id: str, queue: str) -> Signature[Any]:
     """Wait for a question's files, which have tickets of their own, and ask.
 
     Not a chord: one whose member is lost never ends, and here the ledger knows when all are done.
     """
-    return contract.ask_signature(app, question_id)
+    return contract.ask_signature(app, question_id, queue)
 
 
 def unstage(upload_id: str) -> Signature[Any]:

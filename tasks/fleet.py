@@ -15,6 +15,7 @@ from provider_uploads.lanes import SERVED_S, Lanes, transfer_queues, waiting
 from provider_uploads.limits import publish, published
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.settings import settings
+from provider_uploads.tiers import per_minute
 from tasks.celery import app
 from tasks.context import ledger, log
 from tasks.turns import limits
@@ -43,7 +44,8 @@ class Fleet(bootsteps.StartStopStep):
 
     def start(self, parent: Any) -> None:
         """Begin; called again after each reconnect."""
-        waiting.slots = parent.controller.concurrency
+        own = not parent.pool.uses_semaphore  # as the prefork pool does, whose slots are processes
+        waiting.slots = parent.controller.concurrency if own else None
         self._join(parent)
         self._timer = parent.timer.call_repeatedly(SERVED_S / 4, self._join, (parent,))
 
@@ -74,19 +76,21 @@ def _profiles() -> set[str]:
     args=[("task_name", str), ("rate_limit", str)],
     signature="<task_name> <rate_limit (e.g., 5/s | 5/m | 5/h)>",
 )
-def rate_limit(state: Any, task_name: str, rate_limit: str, **_: Any) -> Any:
+def rate_limit(state: Any, task_name: str, rate_limit: str | None, **_: Any) -> Any:
     """Set a task's rate for the whole fleet, workers to come included.
 
     Celery's own command, and Flower's form, with the one difference that the rate is written to
     Redis, where it holds for all.
     """
+    wanted = "0" if rate_limit is None else str(rate_limit)
     try:
-        answer = _celery_rate_limit(state, task_name, rate_limit)
-    except KeyError:  # of a unit that Celery does not know, as in 10/x
-        return {"error": f"{rate_limit!r} is no rate: write 10/s, 60/m or 500/h"}
+        per_minute(wanted)
+    except ValueError as error:
+        return {"error": str(error)}
+    answer = _celery_rate_limit(state, task_name, wanted)
     if "ok" in answer and task_name in _WORK_OF_TASK:
         profiles = {*_profiles(), *published(ledger())}
-        limits().set_rate(_WORK_OF_TASK[task_name], str(rate_limit), profiles=profiles)
+        limits().set_rate(_WORK_OF_TASK[task_name], wanted, profiles=profiles)
     return answer
 
 

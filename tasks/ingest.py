@@ -7,12 +7,13 @@ from typing import Any
 from celery import Task
 
 from provider_uploads import contract
+from provider_uploads.contract import Lane
 from provider_uploads.errors import NewerPayloadError
 from provider_uploads.lanes import Lanes
 from provider_uploads.records import UploadRequest
 from tasks import canvases
 from tasks.celery import app
-from tasks.context import handed_back, ledger
+from tasks.context import handed_back, ledger, questions
 from tasks.waiting import leave_for_newer
 
 
@@ -31,9 +32,11 @@ def ingest(
         leave_for_newer(self, [payload["upload_id"] for payload in payloads], error)
     with handed_back(f"ingest of {len(requests)}"), app.producer_or_acquire() as producer:
         profiles = {request.profile for request in requests}
-        lanes = {name: Lanes(ledger()).queue_of(name, bulk=True) for name in profiles}
+        lanes = Lanes(ledger())
+        queues = {name: lanes.queue_of(name, Lane.BULK) for name in profiles}
         for request in requests:
-            queue = lanes[request.profile]
+            queue = queues[request.profile]
             canvases.upload_one(request, queue).apply_async(producer=producer)
         if question_id is not None:
-            canvases.ask(question_id).apply_async(producer=producer)
+            queue = lanes.queue_of(questions().profile_of(question_id), Lane.QUESTIONS)
+            canvases.ask(question_id, queue).apply_async(producer=producer)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from typing import Any
 
 from celery import Task
@@ -10,7 +12,9 @@ from celery.exceptions import Ignore
 from provider_uploads import contract
 from provider_uploads.backoff import SHORTEST_S
 from provider_uploads.errors import (
+    NewerPayloadError,
     TransientError,
+    UnknownTicketError,
     UploadFailedError,
     UploadInactiveError,
 )
@@ -34,7 +38,12 @@ def poll_until_active(
     """
     with recorded(upload_id, end_upload):
         turn = turn_or_come_back(
-            self, Work.POLL, profile, turn, lambda text: ledger().note(upload_id, text)
+            self,
+            Work.POLL,
+            profile,
+            turn,
+            note=lambda text: ledger().note(upload_id, text),
+            left_s=lambda: _left_s(upload_id),
         )
         tag = str((self.request.properties or {})["delivery_tag"])
         verdict, now, row = ledger().claim_look(upload_id, self.request.retries, tag)
@@ -57,6 +66,15 @@ def poll_until_active(
             wait_s = max(wait_s, trouble.retry_after_s or 0.0)
         # The last look falls just behind the deadline, however long the next wait would be.
         return come_back(self, min(wait_s, left_s + SHORTEST_S))
+
+
+def _left_s(upload_id: str) -> float:
+    """Return the seconds until the last look, which is taken at any rate."""
+    try:
+        deadline_at = ledger().read(upload_id).deadline_at
+    except (UnknownTicketError, NewerPayloadError):
+        return math.inf
+    return math.inf if deadline_at is None else deadline_at - time.time()
 
 
 def _look(row: Row, turn: str, *, last: bool) -> tuple[ProviderFile | None, TransientError | None]:

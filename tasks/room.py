@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NoReturn
 
 from celery import Task
 
 from config.policy import policy
 from config.tiers import tier_of
 from provider_uploads.errors import SourceTooLargeError, StorageFullError
-from provider_uploads.limits import Turn
 from provider_uploads.rows import Row
 from provider_uploads.sources import Reach, open_source
-from provider_uploads.transfer import Ended, Lease
 from tasks import canvases
 from tasks.context import ledger, log, storage
-from tasks.turns import pause_in_slot
+from tasks.turns import leave_slot
 
 
 def take_room(row: Row, reach: Reach) -> None:
@@ -38,8 +36,11 @@ def take_room(row: Row, reach: Reach) -> None:
         raise StorageFullError(request.profile, missing, limit_bytes)
 
 
-def wait_for_room(task: Task[Any, Any], row: Row, full: StorageFullError, lease: Lease) -> None:
-    """Wait a while in the slot, and make room first if that was asked for."""
+def wait_for_room(task: Task[Any, Any], row: Row, full: StorageFullError) -> NoReturn:
+    """Come back in a while, and make room first if that was asked for.
+
+    In no slot: a file that waits for hours is in the way of none that fits.
+    """
     ticket = row.request.upload_id
     if row.request.evict is not None:
         for spare in storage().spare(row.request.profile, full.missing_bytes):
@@ -47,6 +48,4 @@ def wait_for_room(task: Task[Any, Any], row: Row, full: StorageFullError, lease:
             ledger().let_go(spare.request.upload_id)
             canvases.clean_up(spare.request.upload_id).apply_async()
     ledger().note(ticket, str(full))
-    pause_in_slot(task, Turn(policy.storage_look_s, "", 0.0), lease)
-    if not ledger().living(ticket):
-        raise Ended
+    leave_slot(task, policy.storage_look_s)

@@ -43,7 +43,11 @@ def taken(task: Task[Any, Any], row: Row, reach: Reach, lease: Lease) -> Row | N
         if stands is Standing.LIVING:
             ledger().note(ticket, f"waits for {owner}, which sends the same bytes")
             come_back(task, policy.reuse_looks.delay(task.request.retries))
-        if giver and stands is Standing.ACTIVE and (file := _at_provider(task, giver, lease)):
+        if (
+            giver
+            and stands is Standing.ACTIVE
+            and (file := _at_provider(task, ticket, giver, lease))
+        ):
             moved = ledger().took(row, file, owner, users_key(profile, file.name))
             if moved is not None:
                 log.info("%s: %s has these bytes already", ticket, file.name)
@@ -61,12 +65,21 @@ def _row(ticket: str) -> Row | None:
         return None
 
 
-def _at_provider(task: Task[Any, Any], giver: Row, lease: Lease) -> ProviderFile | None:
+def _at_provider(
+    task: Task[Any, Any], ticket: str, giver: Row, lease: Lease
+) -> ProviderFile | None:
     """Return the giver's file if the provider still has it, and for long enough."""
     known, profile = giver.file, giver.request.profile
     if known is None:
         return None
-    turn = wait_in_slot(task, Work.POLL, profile, lease=lease)
+    turn = wait_in_slot(
+        task,
+        Work.POLL,
+        profile,
+        lease=lease,
+        wanted=lambda: ledger().living(ticket),
+        note=lambda text: ledger().note(ticket, text),
+    )
     with limited(Work.POLL, profile, turn), files_service(profile):
         try:
             file = known.updated(gemini(profile).get(known.name))

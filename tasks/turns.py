@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 from celery import Task
 
 from config.policy import policy
 from config.tiers import tier_of
-from provider_uploads import contract
-from provider_uploads.backoff import Backoff
+from provider_uploads.backoff import SHORTEST_S, Backoff
+from provider_uploads.contract import Lane
 from provider_uploads.errors import RateLimitedError
-from provider_uploads.lanes import waiting
-from provider_uploads.limits import Limits, Turn
+from provider_uploads.lanes import LONG_S, waiting
+from provider_uploads.limits import Ahead, Limits, Turn
 from provider_uploads.tiers import Work
 from provider_uploads.transfer import Ended, Interrupted, Lease
 from tasks.context import ledger, log, stopping
@@ -26,6 +27,11 @@ from tasks.waiting import come_back
 _STEP_S = 0.5
 #: How far ahead one of many may reserve its turn: a single upload waits behind no more than that.
 _BULK_AHEAD_S = 1.0
+#: …unless it has waited for so long that there is no end of single ones.
+_BULK_PATIENCE_S = 30.0
+#: Who gave its slot away looks again so often: a rate that was set, or a hold that ended early.
+_AWAY_MOST_S = 5.0
+_AWAY_LEAST_S = 0.5
 #: Waits shorter than this are not worth a note in the status.
 _NOTED_S = 2.0
 _NOTED_AGAIN_S = 10.0
@@ -48,43 +54,54 @@ def wait_in_slot(
 ) -> str:
     """Wait for a turn here: the backlog stays in the queue. Returns the turn's mark.
 
-    ``note`` gets what the status may say about a longer wait. Raises Interrupted when the worker
-    stops or the lease is lost, Ended when the work is not ``wanted`` any more.
+    Where enough others of the lane, or of all lanes, wait for long already, the message comes back
+    later and its slot is somebody else's. ``note`` gets what the status may say about a longer
+    wait. Raises Interrupted when the worker stops or the lease is lost, Ended when the work is not
+    ``wanted`` any more.
     """
     queue = _queue_of(task)
-    ahead_s = _BULK_AHEAD_S if contract.is_bulk(queue) else None
-    turn = limits().take(profile, work, ahead_s=ahead_s)
+    bulk = queue.endswith(Lane.BULK)
+    begun = time.monotonic()
     noted_at = 0.0
+    mark = ""
     with waiting.of(queue) as waiter:
-        while turn.wait_s > 0:
-            waiter.waits_for(turn)
+        while True:
+            patient = bulk and time.monotonic() - begun < _BULK_PATIENCE_S
+            if stays := waiter.may_stay():
+                reach = Ahead(_BULK_AHEAD_S, turns=2) if patient else None
+            else:
+                reach = Ahead(_BULK_AHEAD_S if patient else LONG_S)
+            turn = limits().take(profile, work, held=mark, ahead=reach)
+            if turn.wait_s <= 0:
+                return turn.mark
+            mark = turn.mark
             if turn.wait_s > _NOTED_S and time.monotonic() > noted_at + _NOTED_AGAIN_S:
                 noted_at = time.monotonic()
-                note(_waits_for(work, turn.wait_s))
-            _pause(turn, ahead_s, lease)
+                note(_waits_for(work, turn))
+            if not stays and turn.wait_s > LONG_S:
+                away_s = min(max(turn.wait_s - LONG_S, _AWAY_LEAST_S), _AWAY_MOST_S)
+                waiting.close(queue, away_s)
+                come_back(task, away_s)
+            waiter.waits_for(turn)
+            _pause(turn, reach, lease)
             if not wanted():
                 raise Ended
-            turn = limits().take(profile, work, held=turn.mark, ahead_s=ahead_s)
-    return turn.mark
 
 
-def pause_in_slot(task: Task[Any, Any], turn: Turn, lease: Lease) -> None:
-    """Wait here as long as ``turn`` says; raises Interrupted as ``wait_in_slot`` does."""
-    until = time.monotonic() + turn.wait_s
-    with waiting.of(_queue_of(task)) as waiter:
-        waiter.waits_for(turn)
-        while (left_s := until - time.monotonic()) > 0:
-            _pause(Turn(left_s, "", 0.0), None, lease)
+def leave_slot(task: Task[Any, Any], seconds: float) -> NoReturn:
+    """Come back after ``seconds``, for what takes no turn; many of a lane close it meanwhile."""
+    waiting.away(_queue_of(task), seconds)
+    come_back(task, seconds)
 
 
 def _queue_of(task: Task[Any, Any]) -> str:
     return str((task.request.delivery_info or {}).get("routing_key"))
 
 
-def _pause(turn: Turn, ahead_s: float | None, lease: Lease) -> None:
+def _pause(turn: Turn, reach: Ahead | None, lease: Lease) -> None:
     wait_s = turn.wait_s
-    if not turn.mark and ahead_s is not None:  # until one may be reserved
-        wait_s = max(wait_s - ahead_s, turn.interval_s / 2)
+    if not turn.mark and reach is not None:  # until one may be reserved
+        wait_s = max(wait_s - reach.seconds, turn.interval_s / 2)
         wait_s = Backoff(wait_s, jitter_s=wait_s / 5).delay(0)  # not all at the same moment
     if stopping.wait(min(max(wait_s, 0.001), _STEP_S)):
         raise Interrupted("the worker is stopping")
@@ -92,9 +109,10 @@ def _pause(turn: Turn, ahead_s: float | None, lease: Lease) -> None:
         raise Interrupted("the lease could not be renewed")
 
 
-def _waits_for(work: Work, wait_s: float) -> str:
-    until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time.time() + wait_s))
-    return f"waits for its turn to {work} under the rate limit, not before {until}"
+def _waits_for(work: Work, turn: Turn) -> str:
+    until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time.time() + turn.wait_s))
+    why = f": {turn.why}" if turn.why else ""
+    return f"waits for its turn to {work} under the rate limit, not before {until}{why}"
 
 
 def turn_or_come_back(
@@ -103,16 +121,20 @@ def turn_or_come_back(
     profile: str,
     held: str,
     note: Callable[[str], object] = lambda text: None,
+    left_s: Callable[[], float] = lambda: math.inf,
 ) -> str:
     """Return the mark of our turn if it is now; else come back for it, with ``turn`` set to it.
 
-    ``note`` is as in ``wait_in_slot``.
+    ``note`` is as in ``wait_in_slot``. When no more than ``left_s()`` seconds are left and our
+    turn is not among them, come at their end; when none is, go all the same.
     """
     turn = limits().take(profile, work, held=held)
-    if turn.wait_s > 0:
+    if turn.wait_s > 0 and (left := left_s()) > 0:
         if turn.wait_s > _NOTED_S:
-            note(_waits_for(work, turn.wait_s))
-        come_back(task, turn.wait_s, turn=turn.mark)
+            note(_waits_for(work, turn))
+        if turn.wait_s <= left:
+            come_back(task, turn.wait_s, turn=turn.mark)
+        come_back(task, left + SHORTEST_S)
     return turn.mark
 
 

@@ -90,7 +90,7 @@ def _row(request: UploadRequest) -> Row:
 def _send(task: Task[Any, Any], row: Row, lease: Lease) -> Row:
     """Bring the bytes over and write down what the provider says of them.
 
-    A 429 and a full storage are waited out here, in the slot, for as long as files are kept.
+    A 429 and a full storage are waited out for as long as files are kept.
     """
     reach = Reach.of(settings())
     credentials = _for_registering(row, gemini(row.request.profile), reach)
@@ -107,7 +107,7 @@ def _send(task: Task[Any, Any], row: Row, lease: Lease) -> Row:
             if time.time() > row.queued_at + KEPT_S:
                 raise
             if isinstance(error, StorageFullError):
-                wait_for_room(task, row, error, lease)
+                wait_for_room(task, row, error)
             row = ledger().read(row.request.upload_id)
             if row.stage.ended:
                 raise Ended from error

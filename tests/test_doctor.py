@@ -25,6 +25,7 @@ from provider_uploads.about import About, about_this
 from provider_uploads.backoff import Backoff
 from provider_uploads.breaker import Breaker
 from provider_uploads.cli import main
+from provider_uploads.contract import Lane
 from provider_uploads.doctor import CHECKS, Check, Examination, Verdict, examine, fleet
 from provider_uploads.doctor.check import failure, note, ok, warning
 from provider_uploads.doctor.clock import Skew
@@ -203,7 +204,9 @@ class TestAllIsWell:
     def test_workers_say_what_they_are(self, inside: House) -> None:
         found = fleet.ask(settings())
         by_queue = {worker.about.queues: worker.about for worker in found.workers}
-        lanes = ("transfer", "transfer.bulk", "transfer@batch", "transfer@batch.bulk")
+        lanes = tuple(
+            contract.transfer_queue(name, lane) for name in ("default", "batch") for lane in Lane
+        )
         assert set(by_queue) == {lanes, ("control",)}
         about = by_queue[lanes]
         assert about.tiers == ("default: tier_1", "batch: tier_1")
@@ -237,6 +240,31 @@ class TestLimits:
         limits.set_rate(Work.POLL, None, profiles=["default", "batch"])
         limits.set_rate(Work.UPLOAD, None, profiles=["default", "batch"])
         assert self.says()["tier default"].verdict is OK
+
+    def test_a_hold_of_hours(self, inside: House) -> None:
+        ledger = Ledger(settings().redis_url)
+        limits = Limits(ledger, lambda profile, work: "300/m")
+        limits.cool("default", Work.UPLOAD, 3600.0, "a quota of the day")
+        found = self.says()["tier default"]
+        assert (found.verdict, "a quota of the day" in found.says) == (WARNING, True)
+        limits.set_rate(Work.UPLOAD, None, profiles=["default"])
+
+    def test_a_tier_that_this_environment_names(self, inside: House, enter: Enter) -> None:
+        enter({**inside.env, "PROVIDER_UPLOADS_TIER": "gold"})
+        found = self.says()["tier default"]
+        assert found.verdict is WARNING
+        assert found.says == "the workers are in tier_1, and this environment says gold"
+
+    def test_no_worker_has_said_a_tier(self, alone: RedisProcess) -> None:
+        assert self.says()["tier"].verdict is NOTE
+
+    def test_what_a_newer_worker_says_of_a_tier(self, inside: House) -> None:
+        ledger = Ledger(settings().redis_url)
+        key = f"{contract.KEY_PREFIX}tiers"
+        before = str(ledger.redis.hget(key, "default"))
+        ledger.redis.hset(key, "default", json.dumps({**json.loads(before), "films": "3/m"}))
+        assert self.says()["tier default"].verdict is OK
+        ledger.redis.hset(key, "default", before)
 
     def test_a_storage_that_is_nearly_full(self, inside: House) -> None:
         assert self.says()["storage default"].verdict is OK

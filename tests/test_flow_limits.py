@@ -13,6 +13,7 @@ from pytest_celery import CeleryTestSetup
 
 from provider_uploads import Stage, UploadQueue, contract
 from provider_uploads.cli import main
+from provider_uploads.contract import Lane
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from provider_uploads.errors import SourceTooLargeError
 from provider_uploads.ledger import Ledger
@@ -157,6 +158,116 @@ class TestRefused:
         assert starts(gemini) == {"429": 1, "200": 1}
 
 
+class TestOnHold:
+    """One account, or one kind of work, has to wait for an hour; nobody else does."""
+
+    @pytest.fixture
+    def done(
+        self, queue: UploadQueue, make_file: Callable[..., Path], quick: dict[str, Any]
+    ) -> Callable[[], None]:
+        """See that another upload goes through, soon and again."""
+
+        def done() -> None:
+            for _ in range(3):
+                queue.result(queue.submit(make_file("other.txt"), **quick), timeout_s=20)
+
+        return done
+
+    @pytest.mark.parametrize("slots", [1, 2, 8])
+    def test_an_account_with_more_uploads_than_slots(
+        self,
+        queue: UploadQueue,
+        celery_setup: CeleryTestSetup,
+        limits: Limits,
+        more_workers: Callable[..., WorkerProcess],
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+        done: Callable[[], None],
+        slots: int,
+    ) -> None:
+        celery_setup.worker.kill("SIGTERM")
+        more_workers("-c", str(slots))
+        path = make_file("a.txt")
+        limits.cool("slow", Work.UPLOAD, 3600.0, "a quota")
+        singles = [queue.submit(path, profile="slow", **quick) for _ in range(12)]
+        many = queue.submit_many([path] * 30, profile="slow", **quick)
+        wait_until(lambda: "a quota" in (queue.status(singles[0]).note or ""), "the first")
+        done()
+        limits.set_rate(Work.UPLOAD, "0", profile="slow", profiles=[])
+        wait_until(lambda: ended(queue, [*singles, *many]) == 42, "all of them", 30)
+
+    def test_refusals_that_meet_slots_at_work(
+        self,
+        queue: UploadQueue,
+        gemini: LocalGemini,
+        limits: Limits,
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+        done: Callable[[], None],
+    ) -> None:
+        limits.set_rate(Work.UPLOAD, "0", profile="slow", profiles=[])
+        gemini.order_fault(
+            Operation.START, FaultKind.RATE_LIMITED, count=8, match="hour", retry_delay_s=3600
+        )
+        path = make_file("hour.txt")
+        tickets = [queue.submit(path, profile="slow", **quick) for _ in range(8)]
+        wait_until(lambda: limits.standing("slow", Work.UPLOAD).on_hold_s > 3000, "the hold")
+        done()
+        limits.set_rate(Work.UPLOAD, "1000/s", profile="slow", profiles=[])
+        wait_until(lambda: ended(queue, tickets) == 8, "all of them", 30)
+
+    def test_questions(
+        self,
+        queue: UploadQueue,
+        limits: Limits,
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+        done: Callable[[], None],
+    ) -> None:
+        limits.cool("slow", Work.GENERATE, 3600.0, "a quota")
+        limits.cool("default", Work.GENERATE, 3600.0, "a quota")
+        asked = [
+            queue.ask("What is it?", profile=profile)
+            for _ in range(12)
+            for profile in ("default", "slow")
+        ]
+        done()
+        for profile in ("default", "slow"):
+            limits.set_rate(Work.GENERATE, "0", profile=profile, profiles=[])
+        for ticket in asked:
+            queue.answer(ticket, timeout_s=30)
+
+    def test_a_look_at_the_deadline_is_taken_all_the_same(
+        self,
+        queue: UploadQueue,
+        gemini: LocalGemini,
+        limits: Limits,
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+    ) -> None:
+        limits.cool("default", Work.POLL, 3600.0, "a quota")
+        ticket = queue.submit(make_file("a.mp4"), **{**quick, "timeout_s": 1.0})
+        assert queue.result(ticket, timeout_s=20).state == "ACTIVE"
+        assert gemini.counters()["operations"]["get"]["requests"] == 1
+
+    def test_one_that_waits_for_a_shared_file_can_be_cancelled(
+        self,
+        queue: UploadQueue,
+        ledger: Ledger,
+        limits: Limits,
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+    ) -> None:
+        path = make_file("a.txt")
+        queue.result(queue.submit(path, reuse=True, **quick), timeout_s=20)
+        limits.cool("default", Work.POLL, 3600.0, "a quota")
+        ticket = queue.submit(path, reuse=True, **quick)
+        wait_until(lambda: "to poll under" in (queue.status(ticket).note or ""), "the reason")
+        assert ledger.leased(ticket)
+        queue.cancel(ticket)
+        wait_until(lambda: not ledger.leased(ticket), "its slot", 5)
+
+
 class TestFairness:
     def test_one_file_does_not_wait_behind_many(
         self,
@@ -192,7 +303,9 @@ class TestFairness:
     ) -> None:
         more_workers("-Q", "transfer")
         served = celery_setup.app.control.inspect().active_queues().values()
-        lanes = {"transfer", "transfer.bulk", "transfer@slow", "transfer@slow.bulk"}
+        lanes = {
+            contract.transfer_queue(name, lane) for name in ("default", "slow") for lane in Lane
+        }
         names = [{queue["name"] for queue in queues} for queues in served]
         assert sorted(names, key=len) == [lanes, lanes | {"control"}]
 
@@ -270,6 +383,47 @@ class TestStorage:
         queue.delete(first)
         assert queue.result(waits, timeout_s=20).state == "ACTIVE"
         assert gemini.counters()["operations"]["start"]["by_status"].get("429") is None
+
+    class TestLookedForSeldom:
+        @pytest.fixture
+        def policy(self, policy: dict[str, str]) -> dict[str, str]:
+            return {**policy, "PROVIDER_UPLOADS_STORAGE_LOOK_S": "5"}
+
+        def test_many_that_do_not_fit_are_in_no_way(
+            self,
+            queue: UploadQueue,
+            make_file: Callable[..., Path],
+            quick: dict[str, Any],
+        ) -> None:
+            tickets = TestStorage().uploaded(queue, make_file, quick)
+            path = make_file("more.mp4", TestStorage.SIZE)
+            waiting = [queue.submit(path, **quick) for _ in range(6)]
+            wait_until(lambda: "lacks" in (queue.status(waiting[-1]).note or ""), "the reason")
+            queue.result(queue.submit(make_file("small.mp4", 1000), **quick), timeout_s=20)
+            queue.answer(queue.ask("What is it?", tickets=tickets[:1]), timeout_s=20)
+            assert ended(queue, waiting) == 0
+
+    def test_what_another_one_shares_makes_no_room(
+        self,
+        queue: UploadQueue,
+        gemini: LocalGemini,
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+    ) -> None:
+        shared = make_file("shared.mp4", self.SIZE)
+        first, other = (queue.submit(shared, reuse=True, **quick) for _ in range(2))
+        for ticket in (first, other):
+            queue.result(ticket, timeout_s=20)
+        owner, user = sorted((first, other), key=lambda one: one not in gemini.files()[0]["name"])
+        second = queue.submit(make_file("second.mp4", self.SIZE), **quick)
+        queue.result(second, timeout_s=20)
+        queue.delete(owner)
+        third = queue.submit(make_file("third.mp4", self.SIZE + 1), evict="oldest", **quick)
+        queue.result(third, timeout_s=20)
+        fourth = queue.submit(make_file("fourth.mp4", self.SIZE + 2), evict="oldest", **quick)
+        queue.result(fourth, timeout_s=20)
+        assert queue.status(second).copy_at_provider is Copy.DELETED
+        assert queue.status(user).copy_at_provider is Copy.PRESENT
 
     def test_the_oldest_go_where_that_was_asked_for(
         self,

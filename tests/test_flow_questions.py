@@ -214,7 +214,7 @@ class TestStopping:
         )
         assert queue.question(ticket).prompt == "?"  # no end was written
         with redis.Redis(port=default_redis_broker.port) as client:
-            assert client.llen(f"{contract.KEY_PREFIX}transfer") == 1
+            assert client.llen(f"{contract.KEY_PREFIX}transfer.questions") == 1
 
 
 class TestCommand:

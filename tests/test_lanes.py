@@ -2,42 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from provider_uploads.lanes import LaneCycle, Lanes, Waiting, waiting
+from provider_uploads.contract import Lane
+from provider_uploads.lanes import LaneCycle, Lanes, Waiter, Waiting, waiting
 from provider_uploads.ledger import Ledger
 from provider_uploads.limits import Turn
+from tests.nodes import wait_until
 
 
 class TestQueues:
     def test_a_profile_nobody_serves_takes_the_default_lane(self, ledger: Ledger) -> None:
         lanes = Lanes(ledger)
         assert lanes.queue_of("batch") == "transfer"
-        assert lanes.queue_of("batch", bulk=True) == "transfer.bulk"
+        assert lanes.queue_of("batch", Lane.BULK) == "transfer.bulk"
         lanes.serve(["default", "batch"])
         assert lanes.queue_of("batch") == "transfer@batch"
-        assert lanes.queue_of("batch", bulk=True) == "transfer@batch.bulk"
+        assert lanes.queue_of("batch", Lane.BULK) == "transfer@batch.bulk"
+        assert lanes.queue_of("batch", Lane.QUESTIONS) == "transfer@batch.questions"
         assert lanes.queue_of("default") == "transfer"
 
     def test_a_lane_is_remembered_when_nobody_serves_it_any_more(self, ledger: Ledger) -> None:
         lanes = Lanes(ledger)
-        assert lanes.queues() == ["transfer", "transfer.bulk", "control"]
+        assert lanes.queues() == [*("transfer", "transfer.bulk", "transfer.questions", "control")]
         lanes.serve(["batch"])
         ledger.redis.delete("provider_uploads:lane:batch")
         assert lanes.queue_of("batch") == "transfer"
         assert {"transfer@batch", "transfer@batch.bulk"} < set(lanes.queues())
 
 
-class TestFull:
-    def filled(self, slots: int, turns: list[Turn]) -> bool:
-        here = Waiting(slots)
-        for number, turn in enumerate(turns):
-            here.note("transfer", number, turn)
-        assert not here.full("transfer@other")
-        return here.full("transfer")
+def turns(here: Waiting, queue: str, *given: Turn) -> list[Waiter]:
+    """Let tasks hold slots to wait for turns."""
+    waiters = [Waiter(here, queue) for _ in given]
+    for waiter, turn in zip(waiters, given, strict=True):
+        waiter.waits_for(turn)
+    return waiters
 
+
+class TestFull:
     @pytest.mark.parametrize(
-        ("slots", "turns", "full"),
+        ("slots", "given", "full"),
         [
             (16, [], False),
             (16, [Turn(60, "", 1)] * 3, False),
@@ -46,12 +52,16 @@ class TestFull:
             (16, [Turn(0.1, "", 0.05)] * 16, False),  # all of them have gone within a second
             (16, [Turn(5, "", 0)] * 4, True),  # a cool-down where there is no rate
             (1, [Turn(5, "", 1)], True),
+            (None, [Turn(60, "", 1)] * 16, False),  # the slots are other processes
         ],
     )
     def test_when_its_uploads_hold_slots_only_to_wait(
-        self, slots: int, turns: list[Turn], full: bool
+        self, slots: int | None, given: list[Turn], full: bool
     ) -> None:
-        assert self.filled(slots, turns) is full
+        here = Waiting(slots)
+        turns(here, "transfer", *given)
+        assert not here.full("transfer@other")
+        assert here.full("transfer") is full
 
     def test_who_goes_counts_no_more(self) -> None:
         here = Waiting(4)
@@ -60,7 +70,61 @@ class TestFull:
             assert here.full("transfer")
         assert not here.full("transfer")
 
+    def test_for_a_while_after_one_gave_its_slot_away(self) -> None:
+        here = Waiting(8)
+        here.close("transfer", 0.05)
+        here.close("transfer", 0.01)
+        assert here.full("transfer")
+        wait_until(lambda: not here.full("transfer"), "its end")
 
+    def test_when_as_many_are_away_as_there_are_slots(self) -> None:
+        here = Waiting(2)
+        here.away("transfer", 60)
+        here.away("transfer", 0.05)
+        assert here.full("transfer")
+        wait_until(lambda: not here.full("transfer"), "the return of one")
+
+
+class TestStaying:
+    """Which of a worker's slots may be held for long waits."""
+
+    @pytest.mark.parametrize(
+        ("slots", "of_a_lane", "of_all"), [(16, 4, 8), (8, 2, 4), (4, 1, 2), (2, 1, 1), (1, 0, 0)]
+    )
+    def test_a_quarter_for_a_lane_and_half_for_all(
+        self, slots: int, of_a_lane: int, of_all: int
+    ) -> None:
+        here = Waiting(slots)
+        names = ["transfer", "transfer.bulk", "transfer.questions"]
+        stay = {
+            name: sum(waiter.may_stay() for waiter in turns(here, name, *[Turn(60, "", 1)] * slots))
+            for name in names
+        }
+        assert stay["transfer"] == of_a_lane
+        assert sum(stay.values()) == of_all
+
+    def test_who_may_may_and_another_when_it_has_gone(self) -> None:
+        here = Waiting(4)
+        with here.of("transfer") as first, here.of("transfer") as second:
+            assert first.may_stay()
+            assert not second.may_stay()
+            assert first.may_stay()
+        with here.of("transfer") as third:
+            assert third.may_stay()
+
+    def test_all_where_slots_are_processes(self) -> None:
+        here = Waiting(None)
+        assert all(waiter.may_stay() for waiter in turns(here, "transfer", *[Turn(9, "", 1)] * 9))
+
+
+@pytest.fixture
+def four_slots() -> Iterator[None]:
+    before, waiting.slots = waiting.slots, 4
+    yield
+    waiting.slots = before
+
+
+@pytest.mark.usefixtures("four_slots")
 def test_a_worker_asks_the_lanes_in_turn_and_leaves_out_those_that_are_full() -> None:
     cycle = LaneCycle(["a", "b", "c"])
     assert cycle.consume(3) == ["a", "b", "c"]

@@ -9,8 +9,9 @@ from itertools import pairwise
 
 import pytest
 
+from provider_uploads.backoff import Backoff
 from provider_uploads.ledger import Ledger
-from provider_uploads.limits import BACK_OFF, Limits, Turn
+from provider_uploads.limits import BACK_OFF, Ahead, Limits, Turn
 from provider_uploads.tiers import Work
 
 Made = Callable[..., Limits]
@@ -87,10 +88,24 @@ class TestTurns:
 
     def test_a_turn_too_far_ahead_is_nobodys(self, limits: Made) -> None:
         made = limits(upload="60/m")
-        near = [made.take("default", Work.UPLOAD, ahead_s=1.0) for _ in range(50)]
-        assert [bool(turn.mark) for turn in near] == [True] * 3 + [False] * 47
+        assert not made.take("default", Work.UPLOAD, ahead=Ahead(0.5)).wait_s
+        assert not made.take("default", Work.UPLOAD, ahead=Ahead(0.5)).mark
+        ahead = Ahead(1.0, turns=2)
+        near = [made.take("default", Work.UPLOAD, ahead=ahead) for _ in range(50)]
+        assert [bool(turn.mark) for turn in near] == [True] * 2 + [False] * 48
         # …so that one who may reserve any comes behind those three, and not behind fifty.
         assert made.take("default", Work.UPLOAD).wait_s == pytest.approx(3.06, abs=0.1)
+
+    def test_one_that_comes_late_is_lost(self, limits: Made, ledger: Ledger) -> None:
+        """A worker that was away would bring all of its turns at once, beside everybody's."""
+        made = limits(upload="600/m")
+        marks = [made.take("default", Work.UPLOAD).mark for _ in range(50)]
+        epoch, at = marks[-1].split(":")
+        late = [f"{epoch}:{float(at) - 60 - n:.6f}" for n in range(5)]
+        again = [made.take("default", Work.UPLOAD, held=mark) for mark in late]
+        for before, after in pairwise(again):
+            assert after.wait_s - before.wait_s == pytest.approx(before.interval_s, abs=0.05)
+        assert again[0].wait_s > 3
 
     def test_three_processes_share_one_rate(self, redis_url: str) -> None:
         context = multiprocessing.get_context("spawn")
@@ -109,6 +124,17 @@ class TestTurns:
 
 
 class TestCoolDown:
+    @pytest.fixture
+    def limits(self, ledger: Ledger) -> Made:
+        """With waits of their own that are shorter than those that the tests name."""
+
+        def made(**rates: str | None) -> Limits:
+            return Limits(
+                ledger, lambda profile, work: rates.get(work.value), Backoff(0.05, 2.0, 0.1)
+            )
+
+        return made
+
     def cooled(self, made: Limits, wait_s: float | None, turn: Turn | None = None) -> float:
         mark = turn.mark if turn else ""
         return made.cool("default", Work.UPLOAD, wait_s, "the provider said so", mark)
@@ -152,8 +178,39 @@ class TestCoolDown:
         assert self.cooled(made, 50.0, turns[0]) == pytest.approx(50, abs=0.1)
         assert self.cooled(made, 1.0, turns[1]) == pytest.approx(50, abs=0.1)
 
-    def test_a_wait_nobody_named_grows(self, limits: Made, ledger: Ledger) -> None:
+    @pytest.mark.parametrize("named", [0.0, 0.001, -5.0])
+    @pytest.mark.parametrize("rate", ["60/m", None])
+    def test_one_that_is_named_too_short_is_our_own(
+        self, limits: Made, named: float, rate: str | None
+    ) -> None:
+        made = limits(upload=rate)
+        assert self.cooled(made, named) == pytest.approx(0.05, abs=0.01)
+        assert self.cooled(made, named) == pytest.approx(0.1, abs=0.01)
+        # The one that was refused has had its turn.
+        spaced = 60 / (60 * 0.98 * BACK_OFF**2) if rate else 0.1
+        assert made.take("default", Work.UPLOAD).wait_s == pytest.approx(spaced, abs=0.1)
+
+    def test_a_longer_hold_by_one_from_before_spaces_turns_too(self, limits: Made) -> None:
         made = limits(upload="600/m")
+        old = [made.take("default", Work.UPLOAD) for _ in range(2)]
+        self.cooled(made, 0.2, old[0])
+        reserved = [made.take("default", Work.UPLOAD) for _ in range(20)]
+        share = made.standing("default", Work.UPLOAD).share
+        self.cooled(made, 5.0, old[1])
+        assert made.standing("default", Work.UPLOAD).share == pytest.approx(share, abs=0.01)
+        again = [made.take("default", Work.UPLOAD, held=turn.mark) for turn in reserved]
+        assert again[0].wait_s == pytest.approx(5, abs=0.2)
+        for before, after in pairwise(again):
+            assert after.wait_s - before.wait_s == pytest.approx(before.interval_s, abs=0.05)
+
+    def test_all_are_told_why(self, limits: Made) -> None:
+        made = limits(upload="600/m")
+        assert made.take("default", Work.UPLOAD).why == ""
+        self.cooled(made, 5.0)
+        assert made.take("default", Work.UPLOAD).why == "the provider said so"
+
+    def test_a_wait_nobody_named_grows(self, ledger: Ledger) -> None:
+        made = Limits(ledger, lambda profile, work: "600/m")
         waits = []
         for _ in range(3):
             waits.append(self.cooled(made, None))
@@ -189,6 +246,24 @@ class TestRatesThatWereSet:
         assert made.standing("default", Work.UPLOAD).tier_rate == 60
         assert made.standing("default", Work.POLL).rate == 0
 
+    def test_what_each_of_six_workers_says_begins_once(self, limits: Made) -> None:
+        made = limits(upload="600/m")
+        made.take("default", Work.UPLOAD)
+        granted = []
+        for _ in range(6):
+            made.set_rate(Work.UPLOAD, "60/m", profiles=["default"])
+            granted.append(made.take("default", Work.UPLOAD).wait_s == 0)
+        assert granted == [True] + [False] * 5
+        made.cool("default", Work.UPLOAD, 60, "")
+        made.set_rate(Work.UPLOAD, "60/m", profiles=["default"])  # said again, it ends a hold
+        assert made.take("default", Work.UPLOAD).wait_s == 0
+
+    def test_a_rate_of_one_in_years_is_a_limit(self, limits: Made) -> None:
+        made = limits(upload="60/m")
+        made.set_rate(Work.UPLOAD, "0.00001/h", profiles=["default"])
+        assert made.take("default", Work.UPLOAD).wait_s == 0
+        assert made.take("default", Work.UPLOAD).wait_s > 1e6
+
     def test_for_one_profile_until_all_are_set(self, limits: Made) -> None:
         made = limits(upload="60/m")
         profiles = ["default", "batch"]
@@ -202,6 +277,7 @@ class TestRatesThatWereSet:
         rates = [made.standing(name, Work.UPLOAD).rate for name in profiles]
         assert rates == [60, 60]
 
-    def test_what_is_no_rate(self, limits: Made) -> None:
+    @pytest.mark.parametrize("rate", ["fast", "", " ", "-1/s", "inf", "nan/m", "10/x"])
+    def test_what_is_no_rate(self, limits: Made, rate: str) -> None:
         with pytest.raises(ValueError, match="write 10/s, 60/m or 500/h"):
-            limits().set_rate(Work.UPLOAD, "fast", profiles=["default"])
+            limits().set_rate(Work.UPLOAD, rate, profiles=["default"])

@@ -125,6 +125,9 @@ def test_roots_are_separated_like_path_and_resolved(
     [
         ("REDIS_URL", "http://localhost", "must begin with redis:// or rediss://"),
         ("REDIS_URL", "localhost:6379", "must begin with redis:// or rediss://"),
+        ("REDIS_URL", "redis://h/abc", "has no number of a database"),
+        ("REDIS_URL", "redis://h/0?socket_timeout=abc", "only those of TLS are"),
+        ("REDIS_URL", "redis://h/0?password=x", "only those of TLS are"),
         ("REDIS_TIMEOUT_S", "0", "greater than 0"),
         ("REDIS_TIMEOUT_S", "soon", "valid number"),
         ("PROVIDER_TIMEOUT_S", "-1", "greater than 0"),

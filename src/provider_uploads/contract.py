@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -30,20 +31,21 @@ TRANSFER_QUEUE: Final = "transfer"
 #: Work that is one short request; it must never wait behind a transfer.
 CONTROL_QUEUE: Final = "control"
 
-#: Behind a transfer queue's name: uploads that came many at once. Workers take from a profile's
-#: two queues, and from those of all profiles, in turn.
-_BULK: Final = ".bulk"
+
+class Lane(StrEnum):
+    """A profile's transfer queues, by what ends their names. Workers take from all in turn."""
+
+    #: Uploads that were submitted one by one.
+    SINGLE = ""
+    #: Uploads that came many at once.
+    BULK = ".bulk"
+    QUESTIONS = ".questions"
 
 
-def transfer_queue(profile: str, *, bulk: bool = False) -> str:
-    """Return the queue of a profile's uploads: ``transfer``, ``transfer@batch.bulk``."""
+def transfer_queue(profile: str, lane: Lane = Lane.SINGLE) -> str:
+    """Return the queue of one of a profile's lanes: ``transfer``, ``transfer@batch.bulk``."""
     own = "" if profile == "default" else f"@{profile}"
-    return f"{TRANSFER_QUEUE}{own}{_BULK if bulk else ''}"
-
-
-def is_bulk(queue: str) -> bool:
-    """Whether a queue is for uploads that came many at once."""
-    return queue.endswith(_BULK)
+    return f"{TRANSFER_QUEUE}{own}{lane}"
 
 
 #: Before every broker key of ours. Without it, kombu's ``unacked`` keys are shared with every
@@ -88,9 +90,7 @@ def poll_signature(app: Celery[Any], request: UploadRequest, look: int = 0) -> S
     )
 
 
-def ask_signature(
-    app: Celery[Any], question_id: str, queue: str = TRANSFER_QUEUE
-) -> Signature[Any]:
+def ask_signature(app: Celery[Any], question_id: str, queue: str) -> Signature[Any]:
     """Return the message that waits for a question's files and asks. Its id is the ticket."""
     return app.signature(
         GENERATE,

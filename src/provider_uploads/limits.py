@@ -44,7 +44,7 @@ _KEPT_S: Final = 2 * 24 * 3600
 _RATES: Final = f"{contract.KEY_PREFIX}rates"
 
 # KEYS: the row of turns; the rates that were set. ARGV: the profile, the work, the tier's rate a
-# minute (0: none). Defines now, row, rate, share, held_up (s), interval (s; 0: no limit).
+# minute (0: none). Defines now, row, rate, share, burst, interval (s; 0: no limit), spacing(share).
 _STATE = f"""
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
@@ -60,21 +60,28 @@ if said[4] then
   share = math.min(tonumber(said[4]) + recovered, 1)
 end
 local burst, interval = 1, 0
-if rate > 0 then
-  if share == 1 then burst = math.max(math.floor(rate * {BURST}), 1) end
-  interval = 60 / math.max(rate * share * {1 - SPARE} - (burst - 1), rate * {LEAST} / 2)
+if rate > 0 and share == 1 then burst = math.max(math.floor(rate * {BURST}), 1) end
+local function spacing(part)
+  if rate == 0 then return 0 end
+  return 60 / math.max(rate * part * {1 - SPARE} - (burst - 1), rate * {LEAST} / 2)
 end
+interval = spacing(share)
 """
 
 # ARGV[4]: the mark of a turn that is held, or nothing. ARGV[5]: seconds ahead that a turn may be
-# reserved; nothing: any. Returns the wait, the turn's mark ('': none is reserved) and the interval.
+# reserved; nothing: any. ARGV[6]: intervals ahead that it may be. Returns the wait, the turn's mark
+# ('': none is reserved), the interval, and why all wait if they do.
+#
+# A turn that is not used within the time that SPARE is for is nobody's: what came late together
+# would be a burst that no minute has room for.
 _TAKE = (
     _STATE
-    + """
+    + f"""
 local epoch, at = string.match(ARGV[4], '^(%d+):(.+)$')
 local wait = math.max(row.on_hold - now, 0)
-local mark = ''
-if epoch == row.epoch then
+local mark, why = '', ''
+if wait > 0 then why = redis.call('HGET', KEYS[1], 'why') or '' end
+if epoch == row.epoch and (interval == 0 or now - tonumber(at) <= {60 * SPARE}) then
   mark, wait = ARGV[4], math.max(wait, tonumber(at) - now)
 elseif interval == 0 then
   if wait == 0 then mark = row.epoch .. ':0' end
@@ -82,13 +89,13 @@ else
   local begin = math.max(row.next - (burst - 1) * interval, now, row.on_hold)
   wait = begin - now
   local ahead = tonumber(ARGV[5])
-  if ahead == nil or wait <= math.max(ahead, 2 * interval) then
+  if ahead == nil or wait <= math.max(ahead, tonumber(ARGV[6]) * interval) then
     mark = row.epoch .. ':' .. string.format('%.6f', begin)
     redis.call('HSET', KEYS[1], 'next', string.format('%.6f', math.max(row.next, begin) + interval))
-    redis.call('EXPIRE', KEYS[1], ARGV[6])
+    redis.call('EXPIRE', KEYS[1], {_KEPT_S})
   end
 end
-return {string.format('%.6f', wait), mark, string.format('%.6f', interval)}
+return {{string.format('%.6f', wait), mark, string.format('%.6f', interval), why}}
 """
 )
 
@@ -102,16 +109,26 @@ local waits = cjson.decode(ARGV[6])
 local streak = tonumber(redis.call('HGET', KEYS[1], 'streak') or '0')
 -- What was long enough the last time, and was followed by as long without a 429, was enough.
 if streak > 0 and now - row.on_hold > waits[math.min(streak, #waits)] then streak = 0 end
-local wait = tonumber(ARGV[5]) or waits[math.min(streak + 1, #waits)]
-local on_hold = math.max(row.on_hold, now + wait)
-local text = string.format('%.6f', on_hold)
-redis.call('HSET', KEYS[1], 'until', text, 'why', ARGV[7])
-if epoch == row.epoch then  -- those that were on their way already say nothing new
+-- Those that were on their way already say nothing new, but how long to wait.
+local first = epoch == row.epoch
+if first then
+  streak = streak + 1
   share = math.max(share * {BACK_OFF}, {LEAST})
-  redis.call('HINCRBY', KEYS[1], 'epoch', 1)
-  redis.call('HSET', KEYS[1], 'next', text, 'share', share, 'streak', streak + 1)
+  redis.call('HSET', KEYS[1], 'share', share, 'streak', streak)
 end
-redis.call('HSET', KEYS[1], 'share_at', text)
+-- At least our own wait: a provider that names none, or a past moment, again and again must not
+-- be asked again and again.
+local own = waits[math.min(math.max(streak, 1), #waits)]
+local on_hold = math.max(row.on_hold, now + math.max(tonumber(ARGV[5]) or 0, own))
+local text = string.format('%.6f', on_hold)
+redis.call('HSET', KEYS[1], 'until', text, 'why', ARGV[7], 'share_at', text)
+if first or on_hold > row.on_hold then
+  -- What was reserved is void, or all of it would be due in the moment the hold ends; the one that
+  -- was refused has had its turn.
+  redis.call('HINCRBY', KEYS[1], 'epoch', 1)
+  local next = math.max(on_hold, now + spacing(share))
+  redis.call('HSET', KEYS[1], 'next', string.format('%.6f', next))
+end
 redis.call('EXPIRE', KEYS[1], {_KEPT_S})
 return string.format('%.6f', on_hold - now)
 """
@@ -120,11 +137,14 @@ return string.format('%.6f', on_hold - now)
 # KEYS: the rates; then rows whose turns begin anew. ARGV: the field, the rate a minute or nothing
 # for the tier's own, then fields that no longer count.
 _SET = """
+local before = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 if ARGV[2] == '' then redis.call('HDEL', KEYS[1], ARGV[1])
 else redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
 for n = 3, #ARGV do redis.call('HDEL', KEYS[1], ARGV[n]) end
+-- What every worker says once each begins once.
 for n = 2, #KEYS do
-  if redis.call('EXISTS', KEYS[n]) == 1 then
+  local held = redis.call('HMGET', KEYS[n], 'until', 'share')
+  if redis.call('EXISTS', KEYS[n]) == 1 and (before ~= ARGV[2] or held[1] or held[2]) then
     redis.call('HINCRBY', KEYS[n], 'epoch', 1)
     redis.call('HDEL', KEYS[n], 'next', 'until', 'share', 'share_at')
   end
@@ -137,6 +157,14 @@ _TIERS: Final = f"{contract.KEY_PREFIX}tiers"
 
 
 @dataclass(frozen=True, slots=True)
+class Ahead:
+    """How far ahead a turn may be reserved: so many seconds, or so many turns if that is more."""
+
+    seconds: float
+    turns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Turn:
     """When to go: in ``wait_s`` seconds, 0.0 for now."""
 
@@ -145,6 +173,8 @@ class Turn:
     mark: str
     #: Seconds between two turns of the fleet; 0.0 without a limit.
     interval_s: float
+    #: Why all wait, after a 429.
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +203,7 @@ def published(ledger: Ledger) -> dict[str, Tier]:
     """Return the tiers by profile, as the last worker that knew them said."""
     with ledger.reached():
         said = cast("dict[str, str]", ledger.redis.hgetall(_TIERS))
-    return {name: Tier.model_validate_json(tier) for name, tier in sorted(said.items())}
+    return {name: Tier.said(tier) for name, tier in sorted(said.items())}
 
 
 class Limits:
@@ -199,23 +229,23 @@ class Limits:
             _STATE + "return {tostring(rate), tostring(share), tostring(row.on_hold - now)}"
         )
 
-    def take(
-        self, profile: str, work: Work, *, held: str = "", ahead_s: float | None = None
-    ) -> Turn:
+    def take(self, profile: str, work: Work, *, held: str = "", ahead: Ahead | None = None) -> Turn:
         """Return the next turn, or the one that is ``held``; one round trip.
 
-        A turn further than ``ahead_s`` seconds (and two turns) ahead is not reserved.
+        A turn further ahead than ``ahead`` is not reserved; None reserves any. One that is held
+        and comes more than 1.2 s late is lost, and the next one returned.
         """
-        ahead = "" if ahead_s is None else ahead_s
-        wait_s, mark, interval_s = self._run(self._take, profile, work, held, ahead, _KEPT_S)
-        return Turn(float(wait_s), mark, float(interval_s))
+        reach: tuple[float | str, int] = ("", 0) if ahead is None else (ahead.seconds, ahead.turns)
+        wait_s, mark, interval_s, why = self._run(self._take, profile, work, held, *reach)
+        return Turn(float(wait_s), mark, float(interval_s), why)
 
     def cool(
         self, profile: str, work: Work, wait_s: float | None, why: str, held: str = ""
     ) -> float:
         """Put everybody's turns on hold after a 429; return for how many seconds.
 
-        ``wait_s`` is what the provider named; ``held`` the turn that was refused.
+        ``wait_s`` is what the provider named, and no less than the backoff; ``held`` the turn that
+        was refused.
         """
         named = "" if wait_s is None else wait_s
         return float(self._run(self._cool, profile, work, held, named, self._waits, why))
@@ -228,7 +258,7 @@ class Limits:
         For one profile, or for all ``profiles`` there are; ``"0"`` is no limit, None the tier's
         rate again. It ends a cool-down. Raises ValueError when it is no rate.
         """
-        value = "" if rate is None else f"{per_minute(rate):.6f}"
+        value = "" if rate is None else repr(per_minute(rate))
         names = list(profiles) if profile is None else [profile]
         field, own = work.value, [f"{name}:{work}" for name in names]
         args = [field, value, *own] if profile is None else [own[0], value]

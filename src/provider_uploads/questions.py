@@ -116,6 +116,12 @@ class Questions:
             Answer.model_validate_json(answer) if answer else None,
         )
 
+    def profile_of(self, ticket: str) -> str:
+        """Return whose account a question is for; of one that nobody knows, the default."""
+        with self._ledger.reached():
+            question = self._ledger.redis.hget(_key(ticket), "question")
+        return str(json.loads(question or "{}").get("profile", DEFAULT_PROFILE))
+
     def answered(self, answer: Answer) -> None:
         """Record the good end."""
         self._end(answer.ticket, "answer", answer.model_dump_json())

@@ -15,11 +15,12 @@ Further accounts are *profiles*, under names of their own:
 from __future__ import annotations
 
 import os
+import re
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
@@ -188,6 +189,10 @@ def redis_url(value: str) -> str:
         urlsplit(value).port  # noqa: B018 - read for its complaint
     except ValueError:
         raise ValueError("has no port number between 0 and 65535 after its host") from None
+    if not re.fullmatch(r"(/\d*)?", urlsplit(value).path):
+        raise ValueError("has no number of a database after its last slash")
+    if any(not name.startswith("ssl_") for name, _ in parse_qsl(urlsplit(value).query)):
+        raise ValueError("has an option that is not read: only those of TLS are, ssl_…=…")
     return value
 
 

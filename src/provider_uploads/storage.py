@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import cast
 
 from provider_uploads import contract
@@ -56,21 +57,17 @@ put(ARGV[1], ARGV[2], now + tonumber(ARGV[4]))
 return 0
 """
 )
-# ARGV: what others hold; then ticket, bytes and time of expiry of each of ours; then '-' and those
-# that are gone.
+# ARGV: ticket, bytes and time of expiry, again and again; bytes '': it is gone.
 _CORRECT = (
     _BOOK
     + """
-redis.call('HSET', KEYS[2], 'others', ARGV[1])
-local n = 2
-while ARGV[n] and ARGV[n] ~= '-' do
-  put(ARGV[n], ARGV[n + 1], ARGV[n + 2])
-  n = n + 3
+for n = 1, #ARGV, 3 do
+  if ARGV[n + 1] == '' then drop(ARGV[n]) else put(ARGV[n], ARGV[n + 1], ARGV[n + 2]) end
 end
-for gone = n + 1, #ARGV do drop(ARGV[gone]) end
-return held()
 """
 )
+#: Files that one call corrects, for about 10 ms of Redis's time (100,000 took half a second).
+_PAGE = 2_000
 _RELEASE = _BOOK + "drop(ARGV[1])"
 _HELD = _BOOK + "return held()"
 
@@ -127,7 +124,8 @@ class Storage:
     def spare(self, profile: str, missing_bytes: int) -> list[Row]:
         """Return the oldest of our finished files whose deletion would make so much room.
 
-        Those that are being deleted already count, files that several uploads share do not.
+        Those that are being deleted already count, files that other uploads share do not, also
+        where the one that sent them let them go.
         Nothing when all of them would not do.
         """
         found: list[Row] = []
@@ -140,9 +138,9 @@ class Storage:
                 continue
             if row.stage is not Stage.ACTIVE or row.file is None:
                 continue
+            if self._reuse.shared(row.request.profile, row.file.name):
+                continue
             if row.let_go_at is None:
-                if self._reuse.shared(profile, row.file.name):
-                    continue
                 found.append(row)
             missing_bytes -= holding.size_bytes
         return found if missing_bytes <= 0 else []
@@ -170,12 +168,16 @@ class Storage:
             and expires_at - KEPT_S < listed_from
             and not self._ledger.living(ticket)
         ]
-        there: list[str | float] = []
+        changes: list[tuple[str, str | int, float]] = [(ticket, "", 0.0) for ticket in gone]
         for ticket, file in ours.items():
             expires_at = file.expires_at.timestamp() if file.expires_at else time.time() + KEPT_S
-            there += [ticket, file.size_bytes, expires_at]
+            changes.append((ticket, file.size_bytes, expires_at))
+        keys = _keys(profile)
         with self._ledger.reached():
-            return int(self._correct(keys=_keys(profile), args=[others_bytes, *there, "-", *gone]))
+            self._ledger.redis.hset(keys[1], "others", others_bytes)
+            for at in range(0, len(changes), _PAGE):
+                self._correct(keys=keys, args=[*chain.from_iterable(changes[at : at + _PAGE])])
+        return self.held_bytes(profile)
 
 
 def _keys(profile: str) -> list[str]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from provider_uploads import contract
 from provider_uploads.broker import held_tickets
+from provider_uploads.contract import Lane
 from provider_uploads.errors import (
     NewerPayloadError,
     ProviderUploadsError,
@@ -258,7 +259,8 @@ class Sweep:
             row = self._ledger.read(ticket)
         except UnknownTicketError:
             self._questions.touch(ticket)
-            queue = self._lanes.queue_of(self._questions.read(ticket)[0].profile)
+            profile = self._questions.profile_of(ticket)
+            queue = self._lanes.queue_of(profile, Lane.QUESTIONS)
             self._publish(contract.ask_signature(self._app, ticket, queue))
             return
         self._ledger.note(ticket, "its message was lost; the sweep submitted it again")

@@ -10,10 +10,11 @@ The numbers are the operator's (``config/tiers.toml``); a rate is written as Cel
 
 from __future__ import annotations
 
+import json
 import tomllib
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from celery.utils.time import rate
 from pydantic import AfterValidator, Field, ValidationError
@@ -39,10 +40,10 @@ UNLIMITED: Final = "unlimited"
 def per_minute(text: str | None) -> float:
     """Return what a rate such as ``"10/s"`` allows a minute; 0 is no limit.
 
-    Raises ValueError when it is none.
+    None is no rate, and so no limit. Raises ValueError when it is none.
     """
     try:
-        allowed = float(rate(text or "0")) * 60
+        allowed = 0.0 if text is None else float(rate(text.strip() or "nothing")) * 60
     except (ValueError, KeyError, TypeError):
         allowed = -1.0
     if not 0 <= allowed < float("inf"):
@@ -82,6 +83,12 @@ class Tier(Record):
     #: Tokens waiting in batch jobs, by model.
     batch_tokens: dict[str, int] = Field(default_factory=dict)
 
+    @classmethod
+    def said(cls, text: str) -> Tier:
+        """Read what a worker published; a newer one may know fields that we do not."""
+        fields = json.loads(text)
+        return cls(**{name: value for name, value in fields.items() if name in cls.model_fields})
+
     def rate(self, work: Work) -> str | None:
         """Return the rate of one kind of work, as Celery writes it."""
         rates: dict[Work, str | None] = {
@@ -105,22 +112,27 @@ class Tiers:
         """Read a file of tiers; raises ConfigurationError naming what is wrong in it."""
         try:
             tables = tomllib.loads(path.read_text("utf-8"))
-            return cls({name: Tier(name=name, **table) for name, table in tables.items()})
+            return cls({name: _tier(path, name, table) for name, table in tables.items()})
         except OSError as error:
             raise ConfigurationError(f"{path}: {error.strerror}. Put it back.") from None
-        except ValidationError as error:
-            complaint = error.errors()[0]
-            where = ".".join(map(str, complaint["loc"]))
-            problem = complaint["msg"].removeprefix("Value error, ")
-            raise ConfigurationError(f"{path}: {where}: {problem}.") from None
-        except (tomllib.TOMLDecodeError, TypeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, TypeError) as error:
             raise ConfigurationError(f"{path} is no table of tiers: {error}.") from None
 
     def __getitem__(self, name: str) -> Tier:
         """Return a tier; raises ConfigurationError naming those there are."""
         if name not in self._known:
             raise ConfigurationError(
-                f"no tier {name!r}: PROVIDER_UPLOADS_TIER may be {', '.join(self._known)}. "
-                "It is the tier of the key's project in AI Studio."
+                f"no tier {name!r}: PROVIDER_UPLOADS_TIER, or a profile's TIER, may be "
+                f"{', '.join(self._known)}. It is the tier of the key's project in AI Studio."
             )
         return self._known[name]
+
+
+def _tier(path: Path, name: str, table: dict[str, Any]) -> Tier:
+    try:
+        return Tier(name=name, **table)
+    except ValidationError as error:
+        complaint = error.errors()[0]
+        where = ".".join(map(str, (name, *complaint["loc"])))
+        problem = complaint["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{path}: {where}: {problem}.") from None

@@ -7,26 +7,43 @@ from collections.abc import Iterator
 from provider_uploads.doctor.check import Check, note, ok, warning
 from provider_uploads.doctor.surroundings import Surroundings
 from provider_uploads.limits import Limits, Standing, published
+from provider_uploads.settings import Settings
 from provider_uploads.storage import Storage
 from provider_uploads.tiers import Work, shown
 
 #: A storage fuller than this will soon keep uploads waiting.
 _FULL = 0.9
+#: Work that is on hold for longer is not done today.
+_LONG_S = 600.0
 
 
 def tiers(here: Surroundings) -> Iterator[Check]:
     """Each profile's tier, as the workers use it, and what is different from it now."""
     known = published(here.ledger)
+    if not known:
+        yield note("tier", "no worker has said yet which it is in", "Start one.")
     limits = Limits(here.ledger, lambda profile, work: known[profile].rate(work))
     for profile, tier in known.items():
         name = f"tier {profile}"
         standings = [limits.standing(profile, work) for work in Work]
         rates = ", ".join(f"{one.work} {shown(one.rate)}" for one in standings)
         changed = [told for one in standings if (told := _changed(one))]
-        if changed:
+        wanted = _wanted(here.settings, profile)
+        if wanted not in {None, tier.name}:
+            facts = f"the workers are in {tier.name}, and this environment says {wanted}"
+            yield warning(name, facts, "Start the workers anew with the one that is meant.")
+        elif max(one.on_hold_s for one in standings) > _LONG_S:
+            yield warning(name, f"{tier.name}: {'; '.join(changed)}", "provider-uploads tier show")
+        elif changed:
             yield note(name, f"{tier.name}: {'; '.join(changed)}", "provider-uploads tier show")
         else:
             yield ok(name, f"{tier.name}: {rates}")
+
+
+def _wanted(here: Settings, profile: str) -> str | None:
+    """Return the tier that this environment names for a profile, if it names one."""
+    own = here.profile(profile).tier if profile in here.profile_names else None
+    return own or (here.tier if "tier" in here.model_fields_set else None)
 
 
 def _changed(standing: Standing) -> str:

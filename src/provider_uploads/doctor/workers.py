@@ -43,7 +43,7 @@ def alive_in(fleet: Fleet) -> Iterator[Check]:
     if abouts:
         yield ok(name, _some(f"{about.worker} (Python {about.python})" for about in abouts))
     elif not fleet.strangers:
-        yield failure(name, "none answers", f"Start one {_START} (it serves both queues).")
+        yield failure(name, "none answers", f"Start one {_START} (it serves all queues).")
     both = fleet.serving(contract.CONTROL_QUEUE)
     if both and all(contract.TRANSFER_QUEUE in about.queues for about in both):
         yield note(
