@@ -5,11 +5,13 @@ from __future__ import annotations
 import gc
 import os
 import random
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import fsspec
+import httpx2
 import pytest
 from celery import Celery
 from pydantic import SecretStr
@@ -27,7 +29,7 @@ from provider_uploads.ledger import Ledger
 from provider_uploads.profiles import Profile
 from provider_uploads.settings import settings
 from tests.accounts import Account, table
-from tests.nodes import RedisProcess, WorkerProcess
+from tests.nodes import ROOT, Process, RedisProcess, WorkerProcess, free_port, wait_until
 from tests.origins import S3, Origin
 
 KEY = "a-key-only-tests-know"
@@ -114,6 +116,25 @@ def ledger(redis_url: str) -> Iterator[Ledger]:
     made = Ledger(redis_url)
     yield made
     made.close()
+
+
+@pytest.fixture
+def flower(tmp_path: Path, default_worker_env: dict[str, str]) -> Iterator[httpx2.Client]:
+    """A client of Flower, logged in."""
+    port = free_port()
+    env = {
+        **default_worker_env,
+        "PROVIDER_UPLOADS_FLOWER_AUTH": "operator:pass",
+        "PROVIDER_UPLOADS_FLOWER_PORT": str(port),
+    }
+    conf = f"--conf={ROOT / 'config' / 'flowerconfig.py'}"
+    argv = [sys.executable, "-m", "celery", "-A", "tasks", "flower", conf]
+    node = Process(argv, name="flower", folder=tmp_path, env=env, cwd=ROOT)
+    url = f"http://127.0.0.1:{port}"
+    with httpx2.Client(base_url=url, auth=("operator", "pass"), timeout=20) as client:
+        wait_until(lambda: b"Visit me at" in node.logs(), "Flower", 30)
+        yield client
+    node.stop()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from pytest_celery import CeleryTestSetup
 
@@ -322,6 +323,20 @@ class TestRatesThatWereSet:
         (answer,) = control.rate_limit(contract.UPLOAD, "10/x", reply=True)
         assert [*answer.values()] == [{"error": "'10/x' is no rate: write 10/s, 60/m or 500/h"}]
         assert limits.standing("default", Work.UPLOAD).rate == 30
+
+    def test_by_the_form_in_flower(
+        self, celery_setup: CeleryTestSetup, limits: Limits, flower: httpx2.Client
+    ) -> None:
+        ping = celery_setup.app.control.ping
+        (name,) = wait_until(lambda: [*ping()[0]], "the worker's name")
+        wait_until(lambda: name in flower.get("/api/workers?refresh=1").json(), "Flower to see it")
+        done = flower.post(
+            f"/api/task/rate-limit/{contract.UPLOAD}",
+            data={"workername": name, "ratelimit": "90/m"},
+        )
+        assert done.is_success, done.text
+        for profile in ("default", "slow"):
+            assert limits.standing(profile, Work.UPLOAD).rate == 90
 
 
 def test_a_tier_nobody_knows_stops_the_worker(

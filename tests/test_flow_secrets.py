@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from pytest_celery import CeleryTestSetup
 from provider_uploads import UploadInactiveError, UploadQueue, contract
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from tests.conftest import KEY
-from tests.nodes import ROOT, Process, RedisProcess, WorkerProcess, free_port, wait_until
+from tests.nodes import RedisProcess, WorkerProcess, wait_until
 
 SECOND_KEY = "a-second-key-only-tests-know"
 VIRTUAL_KEY = "a-key-of-the-gateway"
@@ -43,25 +42,6 @@ def default_worker_env(default_worker_env: dict[str, str], gemini: LocalGemini) 
 @pytest.fixture
 def gemini_config() -> EmulatorConfig:
     return EmulatorConfig(processing_s=0.3, api_keys=frozenset({KEY, SECOND_KEY}))
-
-
-@pytest.fixture
-def flower(tmp_path: Path, default_worker_env: dict[str, str]) -> Iterator[httpx2.Client]:
-    """A client of Flower, logged in."""
-    port = free_port()
-    env = {
-        **default_worker_env,
-        "PROVIDER_UPLOADS_FLOWER_AUTH": "operator:pass",
-        "PROVIDER_UPLOADS_FLOWER_PORT": str(port),
-    }
-    conf = f"--conf={ROOT / 'config' / 'flowerconfig.py'}"
-    argv = [sys.executable, "-m", "celery", "-A", "tasks", "flower", conf]
-    node = Process(argv, name="flower", folder=tmp_path, env=env, cwd=ROOT)
-    url = f"http://127.0.0.1:{port}"
-    with httpx2.Client(base_url=url, auth=("operator", "pass"), timeout=20) as client:
-        wait_until(lambda: b"Visit me at" in node.logs(), "Flower", 30)
-        yield client
-    node.stop()
 
 
 @pytest.fixture
