@@ -42,7 +42,7 @@ def poll_until_active(
             Work.POLL,
             profile,
             turn,
-            note=lambda text: ledger().note(upload_id, text),
+            upload_id=upload_id,
             left_s=lambda: _left_s(upload_id),
         )
         tag = str((self.request.properties or {})["delivery_tag"])

@@ -72,14 +72,7 @@ def _at_provider(
     known, profile = giver.file, giver.request.profile
     if known is None:
         return None
-    turn = wait_in_slot(
-        task,
-        Work.POLL,
-        profile,
-        lease=lease,
-        wanted=lambda: ledger().living(ticket),
-        note=lambda text: ledger().note(ticket, text),
-    )
+    turn = wait_in_slot(task, Work.POLL, profile, lease=lease, upload_id=ticket)
     with limited(Work.POLL, profile, turn), files_service(profile):
         try:
             file = known.updated(gemini(profile).get(known.name))

@@ -49,15 +49,13 @@ def wait_in_slot(
     profile: str,
     *,
     lease: Lease,
-    wanted: Callable[[], bool] = lambda: True,
-    note: Callable[[str], object] = lambda text: None,
+    upload_id: str | None = None,
 ) -> str:
     """Wait for a turn here: the backlog stays in the queue. Returns the turn's mark.
 
     Where enough others of the lane, or of all lanes, wait for long already, the message comes back
-    later and its slot is somebody else's. ``note`` gets what the status may say about a longer
-    wait. Raises Interrupted when the worker stops or the lease is lost, Ended when the work is not
-    ``wanted`` any more.
+    later and its slot is somebody else's. An upload's status says what it waits for. Raises
+    Interrupted when the worker stops or the lease is lost, Ended when the upload has ended.
     """
     queue = _queue_of(task)
     bulk = queue.endswith(Lane.BULK)
@@ -75,16 +73,15 @@ def wait_in_slot(
             if turn.wait_s <= 0:
                 return turn.mark
             mark = turn.mark
-            if turn.wait_s > _NOTED_S and time.monotonic() > noted_at + _NOTED_AGAIN_S:
-                noted_at = time.monotonic()
-                note(_waits_for(work, turn))
+            if upload_id and time.monotonic() > noted_at + _NOTED_AGAIN_S:
+                noted_at = _note(upload_id, work, turn)
             if not stays and turn.wait_s > LONG_S:
                 away_s = min(max(turn.wait_s - LONG_S, _AWAY_LEAST_S), _AWAY_MOST_S)
                 waiting.close(queue, away_s)
                 come_back(task, away_s)
             waiter.waits_for(turn)
             _pause(turn, reach, lease)
-            if not wanted():
+            if upload_id and not ledger().living(upload_id):
                 raise Ended
 
 
@@ -109,6 +106,14 @@ def _pause(turn: Turn, reach: Ahead | None, lease: Lease) -> None:
         raise Interrupted("the lease could not be renewed")
 
 
+def _note(upload_id: str, work: Work, turn: Turn) -> float:
+    """Let the status say what an upload waits for, if it is for long; return when it was said."""
+    if turn.wait_s > _NOTED_S:
+        ledger().note(upload_id, _waits_for(work, turn))
+        return time.monotonic()
+    return 0.0
+
+
 def _waits_for(work: Work, turn: Turn) -> str:
     until = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(time.time() + turn.wait_s))
     why = f": {turn.why}" if turn.why else ""
@@ -120,18 +125,18 @@ def turn_or_come_back(
     work: Work,
     profile: str,
     held: str,
-    note: Callable[[str], object] = lambda text: None,
+    upload_id: str | None = None,
     left_s: Callable[[], float] = lambda: math.inf,
 ) -> str:
     """Return the mark of our turn if it is now; else come back for it, with ``turn`` set to it.
 
-    ``note`` is as in ``wait_in_slot``. When no more than ``left_s()`` seconds are left and our
-    turn is not among them, come at their end; when none is, go all the same.
+    An upload's status says what it waits for. When no more than ``left_s()`` seconds are left and
+    our turn is not among them, come at their end; when none is, go all the same.
     """
     turn = limits().take(profile, work, held=held)
     if turn.wait_s > 0 and (left := left_s()) > 0:
-        if turn.wait_s > _NOTED_S:
-            note(_waits_for(work, turn))
+        if upload_id:
+            _note(upload_id, work, turn)
         if turn.wait_s <= left:
             come_back(task, turn.wait_s, turn=turn.mark)
         come_back(task, left + SHORTEST_S)

@@ -128,14 +128,7 @@ def _sent(
     provider = gemini(profile)
     if credentials is None:
         take_room(row, reach)
-    turn = wait_in_slot(
-        task,
-        Work.UPLOAD,
-        profile,
-        lease=lease,
-        wanted=lambda: ledger().living(ticket),
-        note=lambda text: ledger().note(ticket, text),
-    )
+    turn = wait_in_slot(task, Work.UPLOAD, profile, lease=lease, upload_id=ticket)
     if credentials is not None:
         with limited(Work.UPLOAD, profile, turn), files_service(profile):
             (file,) = provider.register([row.location], credentials)
