@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -87,8 +88,13 @@ def command(tmp_path: Path) -> Iterator[Callable[..., Command]]:
 
     yield start
     for one in started:
-        if one.process.poll() is None:
-            one.process.kill()
+        left = one.children()
+        try:
+            one.end(signal.SIGTERM)
+        except subprocess.TimeoutExpired:
+            for pid in (one.process.pid, *left):  # killed alone, it would leave them behind
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
             one.process.wait()
 
 
