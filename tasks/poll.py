@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 from celery import Task
@@ -74,7 +73,7 @@ def _left_s(upload_id: str) -> float:
         deadline_at = ledger().read(upload_id).deadline_at
     except (UnknownTicketError, NewerPayloadError):
         return math.inf
-    return math.inf if deadline_at is None else deadline_at - time.time()
+    return math.inf if deadline_at is None else deadline_at - ledger().now()
 
 
 def _look(row: Row, turn: str, *, last: bool) -> tuple[ProviderFile | None, TransientError | None]:

@@ -16,7 +16,7 @@ from config.tiers import tier_of
 from provider_uploads.backoff import SHORTEST_S, Backoff
 from provider_uploads.contract import Lane
 from provider_uploads.errors import RateLimitedError
-from provider_uploads.lanes import LONG_S, waiting
+from provider_uploads.lanes import waiting
 from provider_uploads.limits import Ahead, Limits, Turn
 from provider_uploads.tiers import Work
 from provider_uploads.transfer import Ended, Interrupted, Lease
@@ -29,9 +29,13 @@ _STEP_S = 0.5
 _BULK_AHEAD_S = 1.0
 #: …unless it has waited for so long that there is no end of single ones.
 _BULK_PATIENCE_S = 30.0
+#: A wait that every slot's task has in its turn is none to give the slot away for, because the
+#: message goes to the end of its queue; in seconds, the least and the most that this may be.
+_IN_SLOT_S = (5.0, 10.0)
 #: Who gave its slot away looks again so often: a rate that was set, or a hold that ended early.
-_AWAY_MOST_S = 5.0
-_AWAY_LEAST_S = 0.5
+_AWAY_S = 5.0
+#: A turn so near is reserved without a look at what else there is.
+_SOON_S = 2.0
 #: Waits shorter than this are not worth a note in the status.
 _NOTED_S = 2.0
 _NOTED_AGAIN_S = 10.0
@@ -65,24 +69,28 @@ def wait_in_slot(
     with waiting.of(queue) as waiter:
         while True:
             patient = bulk and time.monotonic() - begun < _BULK_PATIENCE_S
-            if stays := waiter.may_stay():
-                reach = Ahead(_BULK_AHEAD_S, turns=2) if patient else None
-            else:
-                reach = Ahead(_BULK_AHEAD_S if patient else LONG_S)
+            stays = waiter.may_stay()
+            reach = None if stays else Ahead(_IN_SLOT_S[0])
+            if patient:
+                reach = Ahead(_BULK_AHEAD_S, turns=2)
             turn = limits().take(profile, work, held=mark, ahead=reach)
             if turn.wait_s <= 0:
                 return turn.mark
             mark = turn.mark
             if upload_id and time.monotonic() > noted_at + _NOTED_AGAIN_S:
                 noted_at = _note(upload_id, work, turn)
-            if not stays and turn.wait_s > LONG_S:
-                away_s = min(max(turn.wait_s - LONG_S, _AWAY_LEAST_S), _AWAY_MOST_S)
-                waiting.close(queue, away_s)
-                come_back(task, away_s)
+            if not (stays or turn.mark) and turn.wait_s > _in_slot_s(turn):
+                waiting.close(queue, _AWAY_S)
+                come_back(task, _AWAY_S)
             waiter.waits_for(turn)
             _pause(turn, reach, lease)
             if upload_id and not ledger().living(upload_id):
                 raise Ended
+
+
+def _in_slot_s(turn: Turn) -> float:
+    least_s, most_s = _IN_SLOT_S
+    return min(max((waiting.slots or 0) * turn.interval_s, least_s), most_s)
 
 
 def leave_slot(task: Task[Any, Any], seconds: float) -> NoReturn:
@@ -133,13 +141,15 @@ def turn_or_come_back(
     An upload's status says what it waits for. When no more than ``left_s()`` seconds are left and
     our turn is not among them, come at their end; when none is, go all the same.
     """
-    turn = limits().take(profile, work, held=held)
-    if turn.wait_s > 0 and (left := left_s()) > 0:
+    left = math.inf
+    turn = limits().take(profile, work, held=held, ahead=Ahead(_SOON_S))
+    if turn.wait_s > 0 and not turn.mark:
+        left = max(left_s(), 0.0)
+        turn = limits().take(profile, work, ahead=None if left == math.inf else Ahead(left))
+    if turn.wait_s > 0 and left > 0:
         if upload_id:
             _note(upload_id, work, turn)
-        if turn.wait_s <= left:
-            come_back(task, turn.wait_s, turn=turn.mark)
-        come_back(task, left + SHORTEST_S)
+        come_back(task, min(turn.wait_s, left + SHORTEST_S), turn=turn.mark)
     return turn.mark
 
 

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 from celery import Task
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, Retry
 from google.auth.credentials import Credentials
 
 from config.policy import policy
@@ -39,6 +39,7 @@ from tasks.context import (
     log,
     recorded,
     stopping,
+    storage,
     unstage,
 )
 from tasks.room import take_room, wait_for_room
@@ -128,7 +129,12 @@ def _sent(
     provider = gemini(profile)
     if credentials is None:
         take_room(row, reach)
-    turn = wait_in_slot(task, Work.UPLOAD, profile, lease=lease, upload_id=ticket)
+    try:
+        turn = wait_in_slot(task, Work.UPLOAD, profile, lease=lease, upload_id=ticket)
+    except (Retry, Interrupted, Ended):
+        if row.stage is Stage.QUEUED:  # others may have the room meanwhile
+            storage().release(profile, ticket)
+        raise
     if credentials is not None:
         with limited(Work.UPLOAD, profile, turn), files_service(profile):
             (file,) = provider.register([row.location], credentials)

@@ -21,6 +21,7 @@ from provider_uploads.ledger import Ledger
 from provider_uploads.limits import Limits, published
 from provider_uploads.records import Copy
 from provider_uploads.settings import settings
+from provider_uploads.storage import Storage
 from provider_uploads.tiers import Work
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, WorkerProcess, wait_until
@@ -85,6 +86,34 @@ def test_uploads_go_at_the_tiers_pace_whoever_sends_them(
     begun = [status.queued_s for status in statuses]
     # Twelve at once, and one every 104 ms after them: what came faster was not allowed.
     assert max(begun) - min(begun) > (60 - 12) * 0.104 * 0.95
+
+
+def test_single_ones_go_in_the_order_they_came(
+    queue: UploadQueue,
+    limits: Limits,
+    make_file: Callable[..., Path],
+    quick: dict[str, Any],
+) -> None:
+    limits.set_rate(Work.UPLOAD, "120/m", profile="default", profiles=[])
+    path = make_file("a.txt")
+    tickets = [queue.submit(path, **quick) for _ in range(20)]
+    wait_until(lambda: ended(queue, tickets) == 20, "all of them", 30)
+    begun = [status.queued_s for status in queue.statuses(tickets)]
+    went = sorted(range(20), key=lambda n: begun[n])
+    assert max(abs(place - n) for place, n in enumerate(went)) <= 8  # those that wait in slots
+
+
+def test_looks_whose_time_is_up_leave_no_turns_behind(
+    queue: UploadQueue,
+    limits: Limits,
+    make_file: Callable[..., Path],
+    quick: dict[str, Any],
+) -> None:
+    limits.set_rate(Work.POLL, "60/m", profile="default", profiles=[])
+    path = make_file("a.mp4")
+    tickets = queue.submit_many([path] * 30, **{**quick, "timeout_s": 3.0})
+    wait_until(lambda: ended(queue, tickets) == 30, "their last looks", 30)
+    assert limits.take("default", Work.POLL).wait_s < 5
 
 
 class TestRefused:
@@ -214,8 +243,12 @@ class TestOnHold:
         tickets = [queue.submit(path, profile="slow", **quick) for _ in range(8)]
         wait_until(lambda: limits.standing("slow", Work.UPLOAD).on_hold_s > 3000, "the hold")
         done()
-        limits.set_rate(Work.UPLOAD, "1000/s", profile="slow", profiles=[])
-        wait_until(lambda: ended(queue, tickets) == 8, "all of them", 30)
+
+        def all_ended() -> bool:  # the refusals that are left are an hour each, too
+            limits.set_rate(Work.UPLOAD, "1000/s", profile="slow", profiles=[])
+            return ended(queue, tickets) == 8
+
+        wait_until(all_ended, "all of them", 30)
 
     def test_questions(
         self,
@@ -417,6 +450,27 @@ class TestStorage:
             queue.result(queue.submit(make_file("small.mp4", 1000), **quick), timeout_s=20)
             queue.answer(queue.ask("What is it?", tickets=tickets[:1]), timeout_s=20)
             assert ended(queue, waiting) == 0
+
+    def test_one_that_gives_its_slot_away_gives_its_room_too(
+        self,
+        queue: UploadQueue,
+        ledger: Ledger,
+        limits: Limits,
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+    ) -> None:
+        limits.cool("default", Work.UPLOAD, 3600.0, "a quota")
+        tickets = [queue.submit(make_file(f"{n}.mp4", self.SIZE), **quick) for n in range(3)]
+
+        def all_wait() -> bool:
+            return all("a quota" in (one.note or "") for one in queue.statuses(tickets))
+
+        wait_until(all_wait, "the reason")
+        storage = Storage(ledger)
+        wait_until(lambda: storage.held_bytes("default") == 2 * self.SIZE, "the third one's room")
+        for ticket in tickets:
+            queue.cancel(ticket)
+        wait_until(lambda: storage.held_bytes("default") == 0, "the others'")
 
     def test_what_another_one_shares_makes_no_room(
         self,

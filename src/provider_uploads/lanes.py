@@ -125,7 +125,8 @@ class Waiting:
     def away(self, queue: str, seconds: float) -> None:
         """Note that a task of a lane comes back later; as many as there are slots close it."""
         with self._lock:
-            self._away.setdefault(queue, []).append(time.monotonic() + seconds)
+            if self.slots is not None:
+                self._away.setdefault(queue, []).append(time.monotonic() + seconds)
 
     def full(self, queue: str) -> bool:
         """Whether a lane has enough of this worker."""

@@ -137,6 +137,12 @@ class Ledger:
 
     # -- reading -------------------------------------------------------------------------------
 
+    def now(self) -> float:
+        """Return the time on Redis's clock, in seconds since 1970."""
+        with self.reached():
+            seconds, micros = self.redis.time()
+        return float(seconds + micros / 1e6)
+
     def read(self, ticket: str) -> Row:
         """Return one row; raises UnknownTicketError."""
         with self.reached():

@@ -48,9 +48,9 @@ _RATES: Final = f"{contract.KEY_PREFIX}rates"
 _STATE = f"""
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-local said = redis.call('HMGET', KEYS[1], 'next', 'epoch', 'until', 'share', 'share_at')
+local said = redis.call('HMGET', KEYS[1], 'next', 'epoch', 'until', 'share', 'share_at', 'used')
 local row = {{next = tonumber(said[1] or '0'), epoch = said[2] or '0'}}
-row.on_hold = tonumber(said[3] or '0')
+row.on_hold, row.used = tonumber(said[3] or '0'), tonumber(said[6] or '0')
 local rate = redis.call('HGET', KEYS[2], ARGV[1] .. ':' .. ARGV[2])
   or redis.call('HGET', KEYS[2], ARGV[2]) or ARGV[3]
 rate = tonumber(rate)
@@ -72,8 +72,9 @@ interval = spacing(share)
 # reserved; nothing: any. ARGV[6]: intervals ahead that it may be. Returns the wait, the turn's mark
 # ('': none is reserved), the interval, and why all wait if they do.
 #
-# A turn that is not used within the time that SPARE is for is nobody's: what came late together
-# would be a burst that no minute has room for.
+# Turns that come later than SPARE allows for, as those of a worker that was away do, would be a
+# burst together with those in time. So they go as far as others left theirs unused ("used" is the
+# row of turns that were, in time or late), and the rest take the next one.
 _TAKE = (
     _STATE
     + f"""
@@ -81,7 +82,8 @@ local epoch, at = string.match(ARGV[4], '^(%d+):(.+)$')
 local wait = math.max(row.on_hold - now, 0)
 local mark, why = '', ''
 if wait > 0 then why = redis.call('HGET', KEYS[1], 'why') or '' end
-if epoch == row.epoch and (interval == 0 or now - tonumber(at) <= {60 * SPARE}) then
+local late = interval > 0 and now - (tonumber(at) or now) > {60 * SPARE}
+if epoch == row.epoch and not (late and row.used > now + {60 * SPARE}) then
   mark, wait = ARGV[4], math.max(wait, tonumber(at) - now)
 elseif interval == 0 then
   if wait == 0 then mark = row.epoch .. ':0' end
@@ -92,9 +94,12 @@ else
   if ahead == nil or wait <= math.max(ahead, tonumber(ARGV[6]) * interval) then
     mark = row.epoch .. ':' .. string.format('%.6f', begin)
     redis.call('HSET', KEYS[1], 'next', string.format('%.6f', math.max(row.next, begin) + interval))
-    redis.call('EXPIRE', KEYS[1], {_KEPT_S})
   end
 end
+if wait <= 0 and interval > 0 then
+  redis.call('HSET', KEYS[1], 'used', string.format('%.6f', math.max(row.used, now) + interval))
+end
+if interval > 0 then redis.call('EXPIRE', KEYS[1], {_KEPT_S}) end
 return {{string.format('%.6f', wait), mark, string.format('%.6f', interval), why}}
 """
 )
@@ -140,13 +145,14 @@ _SET = """
 local before = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 if ARGV[2] == '' then redis.call('HDEL', KEYS[1], ARGV[1])
 else redis.call('HSET', KEYS[1], ARGV[1], ARGV[2]) end
-for n = 3, #ARGV do redis.call('HDEL', KEYS[1], ARGV[n]) end
+local changed = before ~= ARGV[2]
+for n = 3, #ARGV do changed = redis.call('HDEL', KEYS[1], ARGV[n]) == 1 or changed end
 -- What every worker says once each begins once.
 for n = 2, #KEYS do
   local held = redis.call('HMGET', KEYS[n], 'until', 'share')
-  if redis.call('EXISTS', KEYS[n]) == 1 and (before ~= ARGV[2] or held[1] or held[2]) then
+  if redis.call('EXISTS', KEYS[n]) == 1 and (changed or held[1] or held[2]) then
     redis.call('HINCRBY', KEYS[n], 'epoch', 1)
-    redis.call('HDEL', KEYS[n], 'next', 'until', 'share', 'share_at')
+    redis.call('HDEL', KEYS[n], 'next', 'used', 'until', 'share', 'share_at')
   end
 end
 """
@@ -233,7 +239,7 @@ class Limits:
         """Return the next turn, or the one that is ``held``; one round trip.
 
         A turn further ahead than ``ahead`` is not reserved; None reserves any. One that is held
-        and comes more than 1.2 s late is lost, and the next one returned.
+        and comes more than 1.2 s late goes as long as others leave theirs unused.
         """
         reach: tuple[float | str, int] = ("", 0) if ahead is None else (ahead.seconds, ahead.turns)
         wait_s, mark, interval_s, why = self._run(self._take, profile, work, held, *reach)

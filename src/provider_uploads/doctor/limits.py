@@ -42,8 +42,9 @@ def tiers(here: Surroundings) -> Iterator[Check]:
 
 def _wanted(here: Settings, profile: str) -> str | None:
     """Return the tier that this environment names for a profile, if it names one."""
-    own = here.profile(profile).tier if profile in here.profile_names else None
-    return own or (here.tier if "tier" in here.model_fields_set else None)
+    if profile not in here.profile_names:
+        return None
+    return here.profile(profile).tier or (here.tier if "tier" in here.model_fields_set else None)
 
 
 def _changed(standing: Standing) -> str:
