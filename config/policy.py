@@ -37,9 +37,20 @@ class Policy(BaseSettings):
     #: A model may think for long; then the slot is given up, and the question is asked again.
     generate_timeout_s: float = Field(default=600.0, gt=0)
 
-    #: After a 429 that names no delay everybody waits; longer when the next one follows soon.
+    #: After a 429 everybody waits at least so long; longer when the next one follows soon.
     cool_down_first_s: float = Field(default=1.0, gt=0)
     cool_down_max_s: float = Field(default=60.0, gt=0)
+
+    #: How far ahead one of many uploads may reserve its turn, so that a single one waits behind no
+    #: more than that; and how long it waits before it may reserve any, if single ones never end.
+    bulk_ahead_s: float = Field(default=1.0, gt=0)
+    bulk_patience_s: float = Field(default=30.0, gt=0)
+    #: A wait for a turn that a slot is not given away for, because the message goes to the end of
+    #: its queue: as long as all slots take one after another, within these bounds.
+    in_slot_least_s: float = Field(default=5.0, gt=0)
+    in_slot_most_s: float = Field(default=10.0, gt=0)
+    #: When a slot was given away, its message looks again after so long: a rate may have been set.
+    away_s: float = Field(default=5.0, gt=0)
 
     #: How often an upload that does not fit looks whether there is room by now.
     storage_look_s: float = Field(default=5.0, gt=0)

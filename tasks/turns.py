@@ -25,15 +25,6 @@ from tasks.waiting import come_back
 
 #: Between two looks at what may end a wait in a slot.
 _STEP_S = 0.5
-#: How far ahead one of many may reserve its turn: a single upload waits behind no more than that.
-_BULK_AHEAD_S = 1.0
-#: …unless it has waited for so long that there is no end of single ones.
-_BULK_PATIENCE_S = 30.0
-#: A wait that every slot's task has in its turn is none to give the slot away for, because the
-#: message goes to the end of its queue; in seconds, the least and the most that this may be.
-_IN_SLOT_S = (5.0, 10.0)
-#: Who gave its slot away looks again so often: a rate that was set, or a hold that ended early.
-_AWAY_S = 5.0
 #: A turn so near is reserved without a look at what else there is.
 _SOON_S = 2.0
 #: Waits shorter than this are not worth a note in the status.
@@ -68,11 +59,11 @@ def wait_in_slot(
     mark = ""
     with waiting.of(queue) as waiter:
         while True:
-            patient = bulk and time.monotonic() - begun < _BULK_PATIENCE_S
+            patient = bulk and time.monotonic() - begun < policy.bulk_patience_s
             stays = waiter.may_stay()
-            reach = None if stays else Ahead(_IN_SLOT_S[0])
+            reach = None if stays else Ahead(policy.in_slot_least_s)
             if patient:
-                reach = Ahead(_BULK_AHEAD_S, turns=2)
+                reach = Ahead(policy.bulk_ahead_s, turns=2)
             turn = limits().take(profile, work, held=mark, ahead=reach)
             if turn.wait_s <= 0:
                 return turn.mark
@@ -80,8 +71,8 @@ def wait_in_slot(
             if upload_id and time.monotonic() > noted_at + _NOTED_AGAIN_S:
                 noted_at = _note(upload_id, work, turn)
             if not (stays or turn.mark) and turn.wait_s > _in_slot_s(turn):
-                waiting.close(queue, _AWAY_S)
-                come_back(task, _AWAY_S)
+                waiting.close(queue, policy.away_s)
+                come_back(task, policy.away_s)
             waiter.waits_for(turn)
             _pause(turn, reach, lease)
             if upload_id and not ledger().living(upload_id):
@@ -89,8 +80,8 @@ def wait_in_slot(
 
 
 def _in_slot_s(turn: Turn) -> float:
-    least_s, most_s = _IN_SLOT_S
-    return min(max((waiting.slots or 0) * turn.interval_s, least_s), most_s)
+    all_slots_s = (waiting.slots or 0) * turn.interval_s
+    return min(max(all_slots_s, policy.in_slot_least_s), policy.in_slot_most_s)
 
 
 def leave_slot(task: Task[Any, Any], seconds: float) -> NoReturn:

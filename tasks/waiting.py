@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, wait
+from concurrent.futures import wait
 from typing import Any, NoReturn, TypeVar
 
 from celery import Task
 from celery.exceptions import Reject
 
 from config.policy import policy
+from provider_uploads.background import begin
 from provider_uploads.backoff import Backoff
 from provider_uploads.errors import NewerPayloadError, ServiceDownError, TransientError
 from provider_uploads.rows import Row
@@ -67,15 +67,7 @@ def unless_stopping(call: Callable[[], T]) -> T:
 
     For a request that cannot be stopped from outside: its thread is left behind.
     """
-    done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(call())
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
+    done = begin(call)
     while not wait([done], timeout=_STOP_SEEN_S).done:
         if stopping.is_set():
             raise Reject("the worker is stopping", requeue=True)

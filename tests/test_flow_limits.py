@@ -302,6 +302,27 @@ class TestOnHold:
         wait_until(lambda: not ledger.leased(ticket), "its slot", 5)
 
 
+class TestManyBesideSingleOnes:
+    @pytest.fixture
+    def policy(self, policy: dict[str, str]) -> dict[str, str]:
+        return {**policy, "PROVIDER_UPLOADS_BULK_PATIENCE_S": "0.5"}
+
+    def test_single_ones_that_do_not_end_leave_them_turns(
+        self,
+        queue: UploadQueue,
+        limits: Limits,
+        make_file: Callable[..., Path],
+        quick: dict[str, Any],
+    ) -> None:
+        limits.set_rate(Work.UPLOAD, "120/m", profile="default", profiles=[])
+        path = make_file("a.txt")
+        singles = [queue.submit(path, **quick) for _ in range(40)]
+        wait_until(lambda: ended(queue, singles) > 0, "the first")
+        many = queue.submit_many([path] * 2, **quick)
+        wait_until(lambda: ended(queue, many) == 2, "those of many", 30)
+        assert ended(queue, singles) < 36
+
+
 class TestFairness:
     def test_one_file_does_not_wait_behind_many(
         self,

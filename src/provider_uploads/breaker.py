@@ -120,10 +120,9 @@ def outage(ledger: Ledger, profile: str) -> Outage | None:
     """Return what the workers know of a profile's Files service being down; None if it is not."""
     with ledger.reached():
         opened_at, probe_at = ledger.redis.hmget(_key(profile), "opened_at", "probe_at")
-        seconds, micros = ledger.redis.time()
     if opened_at is None:
         return None
-    now = seconds + micros / 1e6
+    now = ledger.now()
     return Outage(now - float(opened_at), max(float(probe_at or 0) - now, 0.0))
 
 

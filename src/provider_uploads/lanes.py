@@ -30,7 +30,7 @@ _LANE_WAITS: Final = 0.25
 _ALL_WAIT: Final = 0.5
 #: A wait that is longer, or that takes longer one after another, closes a lane: longer than the
 #: second for which a worker that listens to the other lanes does not listen to this one.
-LONG_S: Final = 2.0
+_LONG_S: Final = 2.0
 
 _KNOWN = f"{contract.KEY_PREFIX}lanes"
 
@@ -142,7 +142,7 @@ class Waiting:
         if len(turns) < self._of_a_lane():
             return False
         one_after_another_s = len(turns) * max(turn.interval_s for turn in turns)
-        return max(one_after_another_s, min(turn.wait_s for turn in turns)) >= LONG_S
+        return max(one_after_another_s, min(turn.wait_s for turn in turns)) >= _LONG_S
 
     def _of_a_lane(self) -> int:
         return max(1, int((self.slots or 0) * _LANE_WAITS))

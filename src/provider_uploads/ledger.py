@@ -205,8 +205,7 @@ class Ledger:
         The longest unmoved come first.
         """
         with self.reached():
-            seconds, micros = self.redis.time()
-            until = seconds + micros / 1e6 - quiet_s
+            until = self.now() - quiet_s
             keys = self.redis.zrangebyscore(OPEN_KEY, 0, until, start=0, num=most)
         return [str(key).rpartition(":")[2] for key in keys]
 
@@ -216,7 +215,7 @@ class Ledger:
         Looks at the ``most`` uploads that have not changed for longest; None if none is QUEUED.
         """
         with self.reached():
-            seconds, micros = self.redis.time()
+            now = self.now()
             keys = cast("list[str]", self.redis.zrange(OPEN_KEY, 0, most - 1))
             with self.redis.pipeline(transaction=False) as pipe:
                 for key in keys:
@@ -230,7 +229,7 @@ class Ledger:
         if not queued:
             return None
         queued_at, ticket, note = min(queued)
-        return ticket, seconds + micros / 1e6 - queued_at, note
+        return ticket, now - queued_at, note
 
     def forget(self, ticket: str) -> None:
         """Take an upload off the list of those with something left to do."""

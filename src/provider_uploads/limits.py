@@ -7,7 +7,7 @@ next turn). Whoever asks gets a wait and, unless that is too far ahead, the turn
     turn = limits.take("default", Work.UPLOAD)
     …                                    # turn.wait_s later
     turn = limits.take("default", Work.UPLOAD, held=turn.mark)
-    turn.wait_s == 0.0                   # else a cool-down came in between
+    turn.wait_s == 0.0                   # else a cool-down came in between, or we came late
 
 A 429 puts all of them on hold (``cool``); after that the row is thinned out and fills again
 slowly, because a limit that was hit once is lower than we believe.
@@ -37,7 +37,7 @@ BACK_OFF: Final = 0.75
 RECOVERY: Final = 0.05
 #: However many 429s there were, this share is tried.
 LEAST: Final = 0.02
-#: Waits after a 429 that names none: a second, and longer when the next one follows soon.
+#: The least waits after a 429: a second, and longer when the next one follows soon.
 COOL_DOWNS: Final = Backoff(1.0, 2.0, 60.0)
 _KEPT_S: Final = 2 * 24 * 3600
 
@@ -216,7 +216,7 @@ class Limits:
     """The turns of all profiles; thread-safe; raises QueueUnavailableError as the ledger does.
 
     ``tier_rate(profile, work)`` is the rate that holds unless another was set; ``cool_downs`` are
-    the waits, one after another, when the provider names none.
+    the least waits, one after another; a longer one that the provider names holds.
     """
 
     def __init__(

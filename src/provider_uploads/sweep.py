@@ -85,10 +85,9 @@ def last_sweep(ledger: Ledger) -> LastSweep | None:
     """Return when the workers swept last; None if they did not within a day."""
     with ledger.reached():
         at, every_s = ledger.redis.hmget(_LAST_KEY, "at", "every_s")
-        seconds, micros = ledger.redis.time()
     if at is None or every_s is None:
         return None
-    return LastSweep(ago_s=seconds + micros / 1e6 - float(at), every_s=float(every_s))
+    return LastSweep(ago_s=ledger.now() - float(at), every_s=float(every_s))
 
 
 def sweeping(ledger: Ledger) -> bool:
@@ -130,10 +129,9 @@ class Sweep:
 
     def done(self, every_s: float) -> None:
         """Write down that the ledger was swept, as it is meant to be every so many seconds."""
-        redis = self._ledger.redis
-        with self._ledger.reached(), redis.pipeline() as pipe:
-            seconds, micros = redis.time()
-            pipe.hset(_LAST_KEY, mapping={"at": seconds + micros / 1e6, "every_s": every_s})
+        at = self._ledger.now()
+        with self._ledger.reached(), self._ledger.redis.pipeline() as pipe:
+            pipe.hset(_LAST_KEY, mapping={"at": at, "every_s": every_s})
             pipe.expire(_LAST_KEY, _LAST_KEPT_S)
             pipe.execute()
 

@@ -20,9 +20,10 @@ from urllib.parse import urlsplit
 
 from redis.exceptions import ResponseError
 
+from provider_uploads.background import begin
 from provider_uploads.doctor import limits, machine, server, work, workers
 from provider_uploads.doctor.check import Check, Examination, Verdict, failure, note
-from provider_uploads.doctor.surroundings import Surroundings, begin
+from provider_uploads.doctor.surroundings import Surroundings
 from provider_uploads.errors import ConfigurationError, QueueUnavailableError
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.provider import MODEL_PROVIDER

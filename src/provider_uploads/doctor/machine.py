@@ -17,8 +17,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from provider_uploads.about import installed, shown
+from provider_uploads.background import begin
 from provider_uploads.doctor.check import Check, failure, note, ok, warning
-from provider_uploads.doctor.surroundings import Surroundings, begin
+from provider_uploads.doctor.surroundings import Surroundings
 from provider_uploads.errors import (
     InvalidCredentialsError,
     MissingDependencyError,

@@ -2,36 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from redis.exceptions import NoPermissionError
 
+from provider_uploads.background import begin
 from provider_uploads.doctor import fleet
 from provider_uploads.doctor.clock import Skew
 from provider_uploads.doctor.fleet import Fleet
 from provider_uploads.ledger import Ledger
 from provider_uploads.settings import Settings
-
-T = TypeVar("T")
-
-
-def begin(call: Callable[[], T]) -> Future[T]:
-    """Call in a thread that nobody has to wait for: a dead mount may hold it for ever."""
-    done: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            done.set_result(call())
-        except BaseException as error:
-            done.set_exception(error)
-
-    threading.Thread(target=run, name="doctor", daemon=True).start()
-    return done
 
 
 @dataclass(frozen=True, slots=True)
