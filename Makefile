@@ -22,10 +22,11 @@ $(VENV)/.installed: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --editable '.[all]' --group dev
 	@touch $@
 
-check: install   ## Style and types
+check: install   ## Style, types and imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 test: install    ## The whole test suite
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile

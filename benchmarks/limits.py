@@ -12,9 +12,9 @@ from benchmarks.plan import Plan, Step
 from benchmarks.small_files import write_files
 from benchmarks.stand import redis_alone, stand
 from benchmarks.submission import times_ms
-from provider_uploads.ledger import Ledger
-from provider_uploads.limits import Limits
-from provider_uploads.tiers import Work
+from provider_uploads.fleet.limits import Limits
+from provider_uploads.fleet.tiers import Work
+from provider_uploads.ledger.uploads import Ledger
 
 _BENCHMARK = "rate limits"
 
@@ -31,7 +31,7 @@ def _cost(plan: Plan, step: Step) -> Figure:
         turns = Limits(ledger, lambda profile, work: "1000000/s")
 
         def take() -> None:
-            turns.take("default", Work.UPLOAD)
+            turns.acquire("default", Work.UPLOAD)
 
         take()
         client.ping()

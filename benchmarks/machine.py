@@ -8,7 +8,7 @@ import re
 import subprocess
 from importlib import metadata
 
-from provider_uploads.stack import find_redis_server
+from provider_uploads.local.stack import find_redis_server
 
 
 def facts() -> dict[str, str]:

@@ -13,7 +13,7 @@ from typing import Self
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.meter import Meter
-from provider_uploads.stack import checkout
+from provider_uploads.local.stack import checkout
 
 NAME = "google-genai"
 

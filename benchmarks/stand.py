@@ -18,13 +18,13 @@ import redis
 from benchmarks.errors import BenchmarkError
 from benchmarks.meter import Meter
 from benchmarks.provider import Provider
-from provider_uploads import contract
+from provider_uploads import protocol
 from provider_uploads.client import UploadQueue
-from provider_uploads.lanes import Lanes
-from provider_uploads.ledger import Ledger
-from provider_uploads.records import Stage, UploadResult
-from provider_uploads.stack import checkout, find_redis_server
-from provider_uploads.supervisor import Service, Supervisor
+from provider_uploads.fleet.queues import Queues
+from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.local.stack import checkout, find_redis_server
+from provider_uploads.local.supervisor import Service, Supervisor
+from provider_uploads.schemas import Stage, UploadResult
 
 #: An upload that takes longer is a failure.
 _PATIENCE_S = 120.0
@@ -51,13 +51,13 @@ class Stand:
     provider: Provider
     worker: Meter
 
-    def deliver(self, paths: Sequence[Path], **patience: Any) -> Delivery:
+    def deliver(self, paths: Sequence[Path], **poll_policy: Any) -> Delivery:
         """Submit files in one message and wait until all are ACTIVE and acknowledged.
 
         Raises what the worker raised, and BenchmarkError when it did not end in time.
         """
         cpu_ms, begun_at = self.worker.cpu_ms(), time.time()
-        tickets = self.queue.submit_many(paths, **patience)
+        tickets = self.queue.submit_many(paths, **poll_policy)
         # The last first: it is the one to wait for, and asking costs the machine little.
         results = [self.queue.result(t, timeout_s=_PATIENCE_S) for t in reversed(tickets)]
         self._acknowledged()
@@ -69,12 +69,12 @@ class Stand:
 
     def queued(self, queue: str) -> int:
         """Messages that nobody has taken."""
-        return int(self.redis.llen(f"{contract.KEY_PREFIX}{queue}"))
+        return int(self.redis.llen(f"{protocol.KEY_PREFIX}{queue}"))
 
     def _acknowledged(self) -> None:
         deadline = time.monotonic() + _PATIENCE_S
-        while self.redis.hlen(f"{contract.KEY_PREFIX}unacked") or any(
-            self.queued(queue) for queue in Lanes(self.ledger).queues()
+        while self.redis.hlen(f"{protocol.KEY_PREFIX}unacked") or any(
+            self.queued(queue) for queue in Queues(self.ledger).queues()
         ):
             if time.monotonic() > deadline:
                 raise BenchmarkError("all uploads are ACTIVE, but messages are left in Redis")

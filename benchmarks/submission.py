@@ -13,7 +13,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figure, Series
 from benchmarks.plan import Plan, Step
 from benchmarks.stand import redis_alone
-from provider_uploads import contract
+from provider_uploads import protocol
 from provider_uploads.client import UploadQueue
 
 _BENCHMARK = "submit"
@@ -42,10 +42,10 @@ def submission(plan: Plan, step: Step) -> list[Figure]:
                 pings.append(times_ms(client.ping, plan.submits))
                 sends.append(times_ms(send, plan.submits))
                 batches += times_ms(lambda: queue.submit_many(many), 1)
-        _check(client, contract.TRANSFER_QUEUE, plan.rounds * plan.submits + 1)
-        _check(client, contract.CONTROL_QUEUE, plan.rounds)
+        _check(client, protocol.TRANSFER_QUEUE, plan.rounds * plan.submits + 1)
+        _check(client, protocol.CONTROL_QUEUE, plan.rounds)
         rows = plan.rounds * (plan.submits + plan.batch_files) + 1
-        found = sum(1 for _ in client.scan_iter(f"{contract.KEY_PREFIX}upload:*", count=1000))
+        found = sum(1 for _ in client.scan_iter(f"{protocol.KEY_PREFIX}upload:*", count=1000))
         if found != rows:
             raise BenchmarkError(f"the ledger has {found} rows, expected {rows}")
     p50, p99 = Series.of(map(statistics.median, singles)), Series.of(map(_p99, singles))
@@ -97,6 +97,6 @@ def _p99(times: list[float]) -> float:
 
 
 def _check(client: redis.Redis, queue: str, expected: int) -> None:
-    found = client.llen(f"{contract.KEY_PREFIX}{queue}")
+    found = client.llen(f"{protocol.KEY_PREFIX}{queue}")
     if found != expected:
         raise BenchmarkError(f"queue {queue} holds {found} messages, expected {expected}")

@@ -4,10 +4,10 @@ from kombu import Exchange, Queue
 
 from config.policy import policy
 from config.tiers import TASKS, tier_of
-from provider_uploads import contract
-from provider_uploads.lanes import transfer_queues
+from provider_uploads import protocol
+from provider_uploads.fleet.queues import transfer_queues
 from provider_uploads.profiles import DEFAULT_PROFILE
-from provider_uploads.records import KEPT_S
+from provider_uploads.protocol import KEPT_S
 from provider_uploads.settings import settings
 
 broker_url = settings().redis_url
@@ -23,35 +23,37 @@ result_serializer = "json"
 result_extended = False  # arguments stay out of the result rows
 
 # A plain `celery -A tasks worker` serves all queues; a fleet runs `-Q transfer` and `-Q control`
-# apart, because a pool full of long uploads makes a look wait for a slot. The lanes of all profiles
-# that a worker knows come with `-Q transfer` (tasks/fleet.py).
+# apart, because a pool full of long uploads makes a poll wait for a slot. With `-Q transfer` come
+# the transfer queues of all profiles that a worker knows (tasks/fleet.py).
 _profiles = {DEFAULT_PROFILE, *settings().profiles}
 task_queues = [
     Queue(name, Exchange(name), routing_key=name)
-    for name in (*transfer_queues(_profiles), contract.CONTROL_QUEUE)
+    for name in (*transfer_queues(_profiles), protocol.CONTROL_QUEUE)
 ]
-task_default_queue = contract.CONTROL_QUEUE
+task_default_queue = protocol.CONTROL_QUEUE
 task_create_missing_queues = False  # a misspelt queue is an error, not a place nobody looks
 task_routes = {
-    contract.UPLOAD: {"queue": contract.TRANSFER_QUEUE},
-    contract.GENERATE: {"queue": contract.transfer_queue("default", contract.Lane.QUESTIONS)},
-    contract.POLL: {"queue": contract.CONTROL_QUEUE},
-    contract.DELETE: {"queue": contract.CONTROL_QUEUE},
-    contract.INGEST: {"queue": contract.CONTROL_QUEUE},
-    contract.UNSTAGE: {"queue": contract.CONTROL_QUEUE},
-    contract.SWEEP: {"queue": contract.CONTROL_QUEUE},
+    protocol.UPLOAD: {"queue": protocol.TRANSFER_QUEUE},
+    protocol.GENERATE: {
+        "queue": protocol.transfer_queue("default", protocol.PriorityQueue.QUESTIONS)
+    },
+    protocol.POLL: {"queue": protocol.CONTROL_QUEUE},
+    protocol.DELETE: {"queue": protocol.CONTROL_QUEUE},
+    protocol.INGEST: {"queue": protocol.CONTROL_QUEUE},
+    protocol.UNSTAGE: {"queue": protocol.CONTROL_QUEUE},
+    protocol.SWEEP: {"queue": protocol.CONTROL_QUEUE},
 }
 
 # `celery -A tasks beat`, once in a fleet; a second one does no harm. A sweep that no worker took
 # before the next one is due is dropped.
 beat_schedule = {
     "sweep": {
-        "task": contract.SWEEP,
+        "task": protocol.SWEEP,
         "schedule": policy.sweep_every_s,
         "options": {"expires": policy.sweep_every_s},
     },
     "sweep-at-provider": {
-        "task": contract.SWEEP,
+        "task": protocol.SWEEP,
         "schedule": policy.sweep_provider_every_s,
         "kwargs": {"at_provider": True},
         "options": {"expires": policy.sweep_provider_every_s},
@@ -59,8 +61,8 @@ beat_schedule = {
 }
 
 # The tier's rates, as Celery's own attribute: Flower and `inspect registered` show them, and
-# `celery control rate_limit` changes them. What enforces them is provider_uploads.limits, for the
-# whole fleet; Celery's own enforcement is off: it is per worker, and under a backlog it collapses
+# `celery control rate_limit` changes them. provider_uploads.fleet.limits enforces them for the
+# whole fleet. Celery's own enforcement is off: it is per worker, and under a backlog it collapses
 # to about one task a second (celery#5927).
 task_annotations = {
     name: {"rate_limit": tier_of(DEFAULT_PROFILE).rate(work)} for work, name in TASKS.items()
@@ -80,18 +82,18 @@ worker_pool = "threads"
 worker_concurrency = tier_of(DEFAULT_PROFILE).transfer_concurrency
 
 _transport = {
-    # Ours alone: see contract.KEY_PREFIX.
-    "global_keyprefix": contract.KEY_PREFIX,
+    # Ours alone: see protocol.KEY_PREFIX.
+    "global_keyprefix": protocol.KEY_PREFIX,
     # "The worker is dead", not "the task is long": living workers renew what they hold
-    # (provider_uploads.keepalive).
+    # (provider_uploads.fleet.keepalive).
     "visibility_timeout": policy.visibility_timeout_s,
     "unacked_restore_interval": policy.restore_every_s,
     "unacked_restore_throttle": 1,
     # One worker at a time looks. One that is killed while it does must not keep the others from
     # it for kombu's five minutes; two at once do no harm, each message is moved in a transaction.
     "unacked_mutex_expire": policy.restore_every_s,
-    # In turn from all lanes, and none from one whose uploads only wait for their turns.
-    "queue_order_strategy": "provider_uploads.lanes:LaneCycle",
+    # From all queues in turn, without those whose tasks only wait for permits.
+    "queue_order_strategy": "provider_uploads.fleet.queues:QueueCycle",
     "socket_timeout": 10,
     "socket_connect_timeout": 5,
     "health_check_interval": 25,

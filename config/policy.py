@@ -8,7 +8,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from provider_uploads.backoff import Backoff
-from provider_uploads.settings import env_file
+from provider_uploads.settings import env_file, explained
 
 
 class Policy(BaseSettings):
@@ -26,20 +26,28 @@ class Policy(BaseSettings):
     upload_tries: int = Field(default=10, ge=1)
     upload_retry_first_s: float = Field(default=1.0, gt=0)
     upload_retry_max_s: float = Field(default=60.0, gt=0)
+    upload_retry_factor: float = Field(default=2.0, ge=1)
+    upload_retry_jitter: float = Field(default=0.1, ge=0, lt=1)
 
     #: A deletion is tried until the provider would have expired the file anyway.
     delete_retry_first_s: float = Field(default=1.0, gt=0)
     delete_retry_max_s: float = Field(default=300.0, gt=0)
+    delete_retry_factor: float = Field(default=2.0, ge=1)
+    delete_retry_jitter: float = Field(default=0.1, ge=0, lt=1)
 
     #: A question looks this often whether its files are ACTIVE.
     question_look_first_s: float = Field(default=0.2, gt=0)
     question_look_max_s: float = Field(default=5.0, gt=0)
+    question_look_factor: float = Field(default=1.5, ge=1)
+    question_look_jitter: float = Field(default=0.1, ge=0, lt=1)
     #: A model may think for long; then the slot is given up, and the question is asked again.
     generate_timeout_s: float = Field(default=600.0, gt=0)
 
     #: After a 429 everybody waits at least so long; longer when the next one follows soon.
     cool_down_first_s: float = Field(default=1.0, gt=0)
     cool_down_max_s: float = Field(default=60.0, gt=0)
+    cool_down_factor: float = Field(default=2.0, ge=1)
+    cool_down_jitter: float = Field(default=0.0, ge=0, lt=1)
 
     #: How far ahead one of many uploads may reserve its turn, so that a single one waits behind no
     #: more than that; and how long it waits before it may reserve any, if single ones never end.
@@ -49,6 +57,17 @@ class Policy(BaseSettings):
     #: its queue: as long as all slots take one after another, within these bounds.
     in_slot_least_s: float = Field(default=5.0, gt=0)
     in_slot_most_s: float = Field(default=10.0, gt=0)
+    #: How often a task that waits in its slot checks whether it should stop, and by how much that
+    #: varies.
+    slot_check_s: float = Field(default=0.5, gt=0)
+    slot_check_jitter: float = Field(default=0.2, ge=0, lt=1)
+    #: How often a request that cannot be interrupted checks whether the worker is stopping.
+    stop_check_s: float = Field(default=0.2, gt=0)
+    #: A permit so near is reserved at once; a later one only if it comes before the deadline.
+    permit_soon_s: float = Field(default=2.0, gt=0)
+    #: Longer waits are noted in the status, this often.
+    note_after_s: float = Field(default=2.0, ge=0)
+    note_every_s: float = Field(default=10.0, gt=0)
     #: When a slot was given away, its message looks again after so long: a rate may have been set.
     away_s: float = Field(default=5.0, gt=0)
 
@@ -59,6 +78,8 @@ class Policy(BaseSettings):
     #: that expires sooner than that is sent again.
     reuse_look_first_s: float = Field(default=0.2, gt=0)
     reuse_look_max_s: float = Field(default=5.0, gt=0)
+    reuse_look_factor: float = Field(default=1.5, ge=1)
+    reuse_look_jitter: float = Field(default=0.1, ge=0, lt=1)
     reuse_spare_s: float = Field(default=3600.0, ge=0)
 
     #: A lease outlives a stalled Redis call (2 s) several times and still ends before the 30 s
@@ -86,7 +107,11 @@ class Policy(BaseSettings):
     breaker_failures: int = Field(default=5, ge=1)
     breaker_probe_first_s: float = Field(default=2.0, gt=0)
     breaker_probe_max_s: float = Field(default=30.0, gt=0)
+    breaker_probe_factor: float = Field(default=2.0, ge=1)
+    breaker_probe_jitter: float = Field(default=0.1, ge=0, lt=1)
     outage_s: float = Field(default=6 * 3600.0, gt=0)
+    #: How much earlier or later than the next probe an upload retries during an outage.
+    outage_jitter: float = Field(default=0.25, ge=0, lt=1)
 
     #: What has not moved for so long is looked for among all messages, those in a dead worker's
     #: hands included; what has none was lost, and is home within the 45 s of any other.
@@ -101,33 +126,47 @@ class Policy(BaseSettings):
 
     @property
     def upload_retry(self) -> Backoff:
-        """Waits between tries of an upload."""
-        return Backoff(self.upload_retry_first_s, 2.0, self.upload_retry_max_s)
+        """Waits between attempts of an upload."""
+        return self._backoff("upload_retry")
 
     @property
     def cool_downs(self) -> Backoff:
         """Waits after a 429 that names none."""
-        return Backoff(self.cool_down_first_s, 2.0, self.cool_down_max_s)
+        return self._backoff("cool_down")
 
     @property
     def breaker_probes(self) -> Backoff:
         """Waits between probes of a service that is down."""
-        return Backoff(self.breaker_probe_first_s, 2.0, self.breaker_probe_max_s)
+        return self._backoff("breaker_probe")
 
     @property
-    def question_looks(self) -> Backoff:
+    def question_polls(self) -> Backoff:
         """Waits of a question for its files."""
-        return Backoff(self.question_look_first_s, 1.5, self.question_look_max_s)
+        return self._backoff("question_look")
 
     @property
-    def reuse_looks(self) -> Backoff:
+    def reuse_polls(self) -> Backoff:
         """Waits of an upload for another one of the same bytes."""
-        return Backoff(self.reuse_look_first_s, 1.5, self.reuse_look_max_s)
+        return self._backoff("reuse_look")
 
     @property
     def delete_retry(self) -> Backoff:
-        """Waits between tries of a deletion."""
-        return Backoff(self.delete_retry_first_s, 2.0, self.delete_retry_max_s)
+        """Waits between attempts of a deletion."""
+        return self._backoff("delete_retry")
+
+    def _backoff(self, name: str) -> Backoff:
+        return Backoff(
+            getattr(self, f"{name}_first_s"),
+            getattr(self, f"{name}_factor"),
+            getattr(self, f"{name}_max_s"),
+            jitter=getattr(self, f"{name}_jitter"),
+        )
 
 
-policy = Policy(_env_file=env_file())
+def _read() -> Policy:
+    """Return the policy; raises ConfigurationError naming a variable that is wrong."""
+    with explained():
+        return Policy(_env_file=env_file())
+
+
+policy = _read()

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from config.policy import policy
-from provider_uploads import contract
+from provider_uploads import protocol
+from provider_uploads.fleet.tiers import Tier, Tiers, Work
 from provider_uploads.settings import settings
-from provider_uploads.tiers import Tier, Tiers, Work
 
 #: The task that does each kind of work.
 TASKS = {
-    Work.UPLOAD: contract.UPLOAD,
-    Work.POLL: contract.POLL,
-    Work.DELETE: contract.DELETE,
-    Work.GENERATE: contract.GENERATE,
+    Work.UPLOAD: protocol.UPLOAD,
+    Work.POLL: protocol.POLL,
+    Work.DELETE: protocol.DELETE,
+    Work.GENERATE: protocol.GENERATE,
 }
 
 tiers = Tiers.read(policy.tiers_file)

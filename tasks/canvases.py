@@ -15,19 +15,19 @@ from typing import Any
 
 from celery.canvas import Signature
 
-from provider_uploads import contract
-from provider_uploads.records import UploadRequest
+from provider_uploads import messages, protocol
+from provider_uploads.schemas import UploadRequest
 from tasks.celery import app
 
 
-def upload_one(request: UploadRequest, queue: str = contract.TRANSFER_QUEUE) -> Signature[Any]:
+def upload_one(request: UploadRequest, queue: str = protocol.TRANSFER_QUEUE) -> Signature[Any]:
     """Upload one file and wait until it is ACTIVE."""
-    return contract.upload_signature(app, request, queue)
+    return messages.upload_signature(app, request, queue)
 
 
 def wait_until_active(request: UploadRequest) -> Signature[Any]:
-    """Look until the file is ACTIVE; the first look comes after one ``poll_s``."""
-    return contract.poll_signature(app, request)
+    """Poll until the file is ACTIVE; the first poll comes after one ``poll_s``."""
+    return messages.poll_signature(app, request)
 
 
 def ask(question_id: str, queue: str) -> Signature[Any]:
@@ -35,16 +35,14 @@ def ask(question_id: str, queue: str) -> Signature[Any]:
 
     Not a chord: one whose member is lost never ends, and here the ledger knows when all are done.
     """
-    return contract.ask_signature(app, question_id, queue)
+    return messages.ask_signature(app, question_id, queue)
 
 
 def unstage(upload_id: str) -> Signature[Any]:
-    """Remove an upload's staged copy, in time."""
-    return app.signature(
-        contract.UNSTAGE, args=(upload_id,), immutable=True, queue=contract.CONTROL_QUEUE
-    )
+    """Remove an upload's staged copy, retried until it is gone."""
+    return messages.unstage_signature(app, upload_id)
 
 
 def clean_up(upload_id: str) -> Signature[Any]:
     """Delete what an ended upload left at the provider."""
-    return contract.delete_signature(app, upload_id)
+    return messages.delete_signature(app, upload_id)

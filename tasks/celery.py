@@ -9,7 +9,7 @@ from celery import Celery, Task
 from kombu.exceptions import OperationalError
 
 from provider_uploads.errors import ConfigurationError, ProviderUploadsError
-from provider_uploads.keepalive import KeepAlive
+from provider_uploads.fleet.keepalive import KeepAlive
 from provider_uploads.settings import settings
 
 
@@ -23,7 +23,7 @@ def _refuse_overrides() -> None:
             )
 
 
-class Road(Celery[Any]):
+class UploadsApp(Celery[Any]):
     """Celery, with one name for a message that could not be sent."""
 
     def send_task(self, *args: Any, **kwargs: Any) -> Any:
@@ -36,7 +36,7 @@ class Road(Celery[Any]):
             raise OperationalError(f"the connection was closed: {error}") from error
 
 
-class RoadTask(Task[Any, Any]):
+class UploadsTask(Task[Any, Any]):
     """What all our tasks have in common."""
 
     # How often to come back is decided by the tasks. Celery's default is 3, and
@@ -47,9 +47,9 @@ class RoadTask(Task[Any, Any]):
 
 
 _refuse_overrides()
-app = Road(
+app = UploadsApp(
     "provider_uploads",
-    task_cls=RoadTask,
+    task_cls=UploadsTask,
     include=[
         "tasks.ingest",
         "tasks.upload",
@@ -59,7 +59,7 @@ app = Road(
         "tasks.sweep",
         "tasks.unstage",
         "tasks.fleet",
-        "tasks.about",
+        "tasks.worker_info",
     ],
 )
 app.config_from_object("config.celeryconfig")

@@ -8,71 +8,70 @@ from typing import Any
 from celery import Task
 
 from config.policy import policy
-from provider_uploads import contract
-from provider_uploads.errors import (
-    TransientError,
-    UnknownTicketError,
-)
-from provider_uploads.records import KEPT_S, Copy, Stage
-from provider_uploads.rows import Row
-from provider_uploads.tiers import Work
+from provider_uploads import protocol
+from provider_uploads.errors import TransientError, UnknownTicketError
+from provider_uploads.fleet.tiers import Work
+from provider_uploads.ledger.state import UploadState
+from provider_uploads.schemas import Copy
+from tasks.admission import cool_down_on_429, permit_or_retry
 from tasks.celery import app
-from tasks.context import files_service, gemini, handed_back, ledger, log, storage
-from tasks.sharing import reuse
-from tasks.turns import limited, turn_or_come_back
-from tasks.waiting import come_back
+from tasks.connections import deduplication, ledger, log, provider, storage, through_breaker
+from tasks.outcomes import requeued_if_unreachable, retry_later
 
 
-@app.task(name=contract.DELETE, bind=True, ignore_result=True)
+@app.task(name=protocol.DELETE, bind=True, ignore_result=True)
 def delete_on_timeout(self: Task[Any, Any], upload_id: str, turn: str = "") -> None:
     """Delete what an upload that timed out, failed or was cancelled left; gone is success.
 
-    Tried until the provider would have expired the file anyway. Never touches a living upload, an
-    ACTIVE file that nobody let go, or one that others use.
+    Tried until the provider would have expired the file anyway. Never touches a file that is
+    wanted (``UploadState.copy_wanted``), or one that others use. ``turn`` is the token of a permit
+    that was reserved for this deletion.
     """
-    with handed_back(upload_id):
+    with requeued_if_unreachable(upload_id):
         _clean_up(self, upload_id, turn)
 
 
-def _clean_up(task: Task[Any, Any], upload_id: str, turn: str) -> None:
+def _clean_up(task: Task[Any, Any], upload_id: str, token: str) -> None:
     try:
         row = ledger().read(upload_id)
     except UnknownTicketError:
         log.warning("%s is older than the ledger remembers: nothing deleted", upload_id)
         return
-    if not row.stage.ended or (row.stage is Stage.ACTIVE and row.let_go_at is None):
+    if row.copy_wanted:
         log.warning("%s is %s: nothing deleted", upload_id, row.stage)
         return
     if row.copy_at_provider is not Copy.PRESENT:
         return
     try:
-        # Who has left stays away, so a delivery that comes again counts the others only.
-        if row.request.reuse and reuse().leave(row):
-            log.info("%s let go of a file that others use", upload_id)
+        # A release is remembered, so a message that is delivered again counts the others only.
+        if row.request.reuse and deduplication().release(row):
+            log.info("%s released a file that others use", upload_id)
         else:
-            turn = turn_or_come_back(task, Work.DELETE, row.request.profile, turn)
-            _delete(row, turn)
+            token = permit_or_retry(task, Work.DELETE, row.request.profile, token)
+            _delete(row, token)
         ledger().deleted(upload_id)
     except TransientError as error:
         if _expired(row):
             raise
         log.info("%s not deleted yet: %s", upload_id, error)
         wait_s = policy.delete_retry.delay(task.request.retries)
-        come_back(task, max(wait_s, error.retry_after_s or 0.0))
+        retry_later(task, max(wait_s, error.retry_after_s or 0.0))
 
 
-def _delete(row: Row, turn: str) -> None:
-    provider, profile = gemini(row.request.profile), row.request.profile
-    with limited(Work.DELETE, profile, turn), files_service(profile):
+def _delete(row: UploadState, token: str) -> None:
+    profile = row.request.profile
+    files = provider(profile)
+    with cool_down_on_429(Work.DELETE, profile, token), through_breaker(profile):
         if row.session_url is not None:
-            provider.sender.cancel(row.session_url)
+            files.cancel(row.session_url)
         for name in row.names:
-            provider.delete(name)
+            files.delete(name)
     for name in row.names:
-        if (sent_by := contract.upload_of(name)) is not None:  # of a shared file, somebody else
+        if (sent_by := protocol.upload_of(name)) is not None:  # of a shared file, somebody else
             storage().release(profile, sent_by[0])
 
 
-def _expired(row: Row) -> bool:
+def _expired(row: UploadState) -> bool:
     """Whether the provider no longer keeps anything of this upload."""
-    return time.time() > (row.ended_at or 0.0) + KEPT_S
+    kept_s = provider(row.request.profile).capabilities.kept_s
+    return time.time() > (row.ended_at or 0.0) + kept_s

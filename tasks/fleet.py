@@ -1,4 +1,4 @@
-"""A worker as part of the fleet: its lanes, its tier, and the rates that are set while it runs."""
+"""A worker as part of the fleet: its queues, its tier, and the rates that are set while it runs."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from celery.signals import celeryd_after_setup
 from celery.worker.control import Panel, control_command
 
 from config.tiers import TASKS, tier_of
-from provider_uploads import contract
+from provider_uploads import protocol
 from provider_uploads.errors import QueueUnavailableError
-from provider_uploads.lanes import SERVED_S, Lanes, transfer_queues, waiting
-from provider_uploads.limits import publish, published
+from provider_uploads.fleet.limits import publish, published
+from provider_uploads.fleet.queues import SERVED_S, Queues, transfer_queues
+from provider_uploads.fleet.slots import slots
+from provider_uploads.fleet.tiers import per_minute
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.settings import settings
-from provider_uploads.tiers import per_minute
 from tasks.celery import app
-from tasks.context import ledger, log
-from tasks.turns import limits
+from tasks.connections import ledger, limits, log
 
 _celery_rate_limit = Panel.data["rate_limit"]
 _WORK_OF_TASK = {task: work for work, task in TASKS.items()}
 
 
 @celeryd_after_setup.connect
-def _take_the_lanes_too(instance: Any, **_: Any) -> None:
-    """``-Q transfer`` means the lanes of every profile this worker knows."""
+def _serve_every_profile(instance: Any, **_: Any) -> None:
+    """``-Q transfer`` means the transfer queues of every profile this worker knows."""
     queues = instance.app.amqp.queues
-    if contract.TRANSFER_QUEUE in queues.consume_from:
+    if protocol.TRANSFER_QUEUE in queues.consume_from:
         for name in transfer_queues(_profiles()):
             queues.select_add(queues[name])
 
@@ -45,7 +45,7 @@ class Fleet(bootsteps.StartStopStep):
     def start(self, parent: Any) -> None:
         """Begin; called again after each reconnect."""
         own = not parent.pool.uses_semaphore  # as the prefork pool does, whose slots are processes
-        waiting.slots = parent.controller.concurrency if own else None
+        slots.count = parent.controller.concurrency if own else None
         self._join(parent)
         self._timer = parent.timer.call_repeatedly(SERVED_S / 4, self._join, (parent,))
 
@@ -61,8 +61,8 @@ class Fleet(bootsteps.StartStopStep):
         try:
             for name in _profiles():
                 publish(ledger(), name, tier_of(name))
-            if contract.TRANSFER_QUEUE in parent.app.amqp.queues.consume_from:
-                Lanes(ledger()).serve(_profiles())
+            if protocol.TRANSFER_QUEUE in parent.app.amqp.queues.consume_from:
+                Queues(ledger()).serve(_profiles())
         except QueueUnavailableError as error:  # the consumer will notice, and start us again
             log.warning("the fleet does not know of this worker: %s", error)
 

@@ -9,37 +9,37 @@ from celery import Task
 from celery.exceptions import Reject
 
 from config.policy import policy
-from provider_uploads import contract
+from provider_uploads import protocol
 from provider_uploads.errors import (
     ProviderUploadsError,
     RateLimitedError,
     TransientError,
     from_record,
 )
+from provider_uploads.fleet.tiers import Work
 from provider_uploads.questions import Answer, Question, attachments
-from provider_uploads.records import KEPT_S, Stage, UploadStatus
-from provider_uploads.tiers import Work
+from provider_uploads.schemas import Stage, UploadStatus
 from provider_uploads.transfer import Interrupted, Lease
+from tasks.admission import cool_down_on_429, wait_for_permit
 from tasks.celery import app
-from tasks.context import gemini, ledger, log, questions, recorded
-from tasks.turns import limited, wait_in_slot
-from tasks.waiting import come_back, unless_stopping
+from tasks.connections import ledger, log, provider, questions
+from tasks.outcomes import recording_end, retry_later, unless_stopping
 
 
-@app.task(name=contract.GENERATE, bind=True)
+@app.task(name=protocol.GENERATE, bind=True)
 def generate(self: Task[Any, Any], question_id: str) -> dict[str, Any]:
     """Ask, or come back while files are on their way; a file that ended badly ends the question.
 
     Delivered again, it returns the answer it has. A worker that dies while the model thinks asks
     twice, because the provider knows no way to fetch an answer that was lost.
     """
-    with recorded(question_id, questions().failed):
+    with recording_end(question_id, questions().failed):
         question, answer = questions().read(question_id)
         if answer is None:
             uploads = _ready(self, question)
             with ledger().lease(question_id, policy.lease_s) as lease:
                 if lease is None:
-                    come_back(self, policy.lease_held_retry_s)
+                    retry_later(self, policy.lease_held_retry_s)
                 answer = _ask(self, question, uploads, lease)
         return answer.model_dump(mode="json")
 
@@ -51,7 +51,7 @@ def _ready(task: Task[Any, Any], question: Question) -> list[UploadStatus]:
         if upload.stage.ended and upload.stage is not Stage.ACTIVE:
             raise _why(upload)
     if not all(upload.stage is Stage.ACTIVE for upload in uploads):
-        come_back(task, policy.question_looks.delay(task.request.retries))
+        retry_later(task, policy.question_polls.delay(task.request.retries))
     return uploads
 
 
@@ -68,12 +68,12 @@ def _ask(
     except Interrupted as reason:
         raise Reject(reason, requeue=True) from None
     except TransientError as error:
-        tries = questions().stumbled(question.question_id)
-        if tries >= policy.upload_tries:
+        attempts = questions().attempt_failed(question.question_id)
+        if attempts >= policy.upload_tries:
             raise
-        wait_s = max(policy.upload_retry.delay(tries - 1), error.retry_after_s or 0.0)
+        wait_s = max(policy.upload_retry.delay(attempts - 1), error.retry_after_s or 0.0)
         log.info("%s asks again in %.1f s: %s", question.question_id, wait_s, error)
-        come_back(task, wait_s)
+        retry_later(task, wait_s)
     questions().answered(answer)
     return answer
 
@@ -81,15 +81,15 @@ def _ask(
 def _answered(
     task: Task[Any, Any], question: Question, uploads: list[UploadStatus], lease: Lease
 ) -> Answer:
-    """Ask once it is our turn; a 429 is waited out here, as long as the files are there."""
+    """Ask when there is a permit; a 429 is waited out here, as long as the files are kept."""
     profile, begun = question.profile, time.time()
-    provider = gemini(profile)
+    kept_s = provider(profile).capabilities.kept_s
     while True:
-        turn = wait_in_slot(task, Work.GENERATE, profile, lease=lease)
+        token = wait_for_permit(task, Work.GENERATE, profile, lease=lease)
         try:
-            with limited(Work.GENERATE, profile, turn):
+            with cool_down_on_429(Work.GENERATE, profile, token):
                 return unless_stopping(
-                    lambda: provider.generate(
+                    lambda: provider(profile).generate(
                         question.prompt,
                         attachments(uploads),
                         model=question.model,
@@ -99,5 +99,5 @@ def _answered(
                     )
                 )
         except RateLimitedError:
-            if time.time() > begun + KEPT_S:
+            if time.time() > begun + kept_s:
                 raise

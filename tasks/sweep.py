@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from config.policy import policy
-from provider_uploads import contract
+from provider_uploads import protocol
 from provider_uploads.errors import ProviderUploadsError
-from provider_uploads.gemini import Gemini
+from provider_uploads.providers.base import Provider
 from provider_uploads.settings import settings
-from provider_uploads.staging import staging_at
+from provider_uploads.sources.staging import staging_at
 from provider_uploads.sweep import Finding, Kind, Sweep
 from tasks.celery import app
-from tasks.context import gemini, ledger, log
+from tasks.connections import ledger, log, provider
 
 
-@app.task(name=contract.SWEEP, ignore_result=True)
+@app.task(name=protocol.SWEEP, ignore_result=True)
 def sweep(at_provider: bool = False) -> None:
     """Sweep the ledger; with ``at_provider`` also the staging place and every profile's files."""
     sweeping = Sweep(
@@ -48,15 +48,15 @@ def _sweep_staging(sweeping: Sweep) -> None:
 def _sweep_provider(sweeping: Sweep, profile: str) -> None:
     """One account that cannot be asked is no reason to leave out the others."""
     try:
-        provider = gemini(profile)
-        for finding in [*sweeping.at_provider(profile, provider)]:
+        account = provider(profile)
+        for finding in [*sweeping.at_provider(profile, account)]:
             if finding.kind is Kind.UNKNOWN and not policy.sweep_unknown:
                 continue
-            _mend(sweeping, finding, {profile: provider})
+            _mend(sweeping, finding, {profile: account})
     except ProviderUploadsError as error:
         log.warning("sweep of profile %s: %s", profile, error)
 
 
-def _mend(sweeping: Sweep, finding: Finding, providers: Mapping[str, Gemini] = {}) -> None:
+def _mend(sweeping: Sweep, finding: Finding, providers: Mapping[str, Provider] = {}) -> None:
     log.warning("sweep: %s %s: %s", finding.kind, finding.subject, finding.why)
     sweeping.mend(finding, providers)

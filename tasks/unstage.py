@@ -8,20 +8,20 @@ from celery import Task
 from celery.exceptions import Reject
 
 from config.policy import policy
-from provider_uploads import contract
+from provider_uploads import protocol
 from provider_uploads.errors import (
     ProviderUploadsError,
     QueueUnavailableError,
     UnknownTicketError,
 )
 from provider_uploads.settings import settings
-from provider_uploads.staging import staging_at
+from provider_uploads.sources.staging import staging_at
 from tasks.celery import app
-from tasks.context import ledger, log
-from tasks.waiting import come_back
+from tasks.connections import ledger, log
+from tasks.outcomes import retry_later
 
 
-@app.task(name=contract.UNSTAGE, bind=True, ignore_result=True)
+@app.task(name=protocol.UNSTAGE, bind=True, ignore_result=True)
 def remove_staged(self: Task[Any, Any], upload_id: str) -> None:
     """Remove the copy; gone is success. Tried as long as the ledger remembers the upload."""
     try:
@@ -34,4 +34,4 @@ def remove_staged(self: Task[Any, Any], upload_id: str) -> None:
         log.warning("%s is older than the ledger remembers: its staged copy stays", upload_id)
     except ProviderUploadsError as error:
         log.info("%s: its staged copy is not removed yet: %s", upload_id, error)
-        come_back(self, policy.delete_retry.delay(self.request.retries))
+        retry_later(self, policy.delete_retry.delay(self.request.retries))

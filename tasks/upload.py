@@ -7,11 +7,9 @@ from typing import Any
 
 from celery import Task
 from celery.exceptions import Ignore, Reject, Retry
-from google.auth.credentials import Credentials
 
 from config.policy import policy
-from provider_uploads import contract
-from provider_uploads.cloud import known_credentials
+from provider_uploads import protocol
 from provider_uploads.errors import (
     NewerPayloadError,
     RateLimitedError,
@@ -20,50 +18,45 @@ from provider_uploads.errors import (
     UnknownTicketError,
     UploadFailedError,
 )
-from provider_uploads.gemini import Gemini
-from provider_uploads.locations import scheme_of
-from provider_uploads.provider import Operation
-from provider_uploads.records import KEPT_S, ProviderFile, Stage, UploadRequest
-from provider_uploads.rows import Row, Verdict
+from provider_uploads.fleet.tiers import Work
+from provider_uploads.ledger.state import ClaimResult, UploadState
+from provider_uploads.locations import check
+from provider_uploads.schemas import ProviderFile, Stage, UploadRequest
 from provider_uploads.settings import settings
-from provider_uploads.sources import Reach, check_scheme, open_source
-from provider_uploads.tiers import Work
+from provider_uploads.sources.base import SourcePolicy, check_scheme
+from provider_uploads.sources.open import open_source
 from provider_uploads.transfer import Ended, Interrupted, Lease, transfer
 from tasks import canvases
+from tasks.admission import cool_down_on_429, reserve_storage, wait_for_permit, wait_for_storage
 from tasks.celery import app
-from tasks.context import (
+from tasks.connections import ledger, log, provider, stopping, storage, through_breaker
+from tasks.deduplication import take_shared_file
+from tasks.outcomes import (
     end_upload,
-    files_service,
-    gemini,
-    ledger,
-    log,
-    recorded,
-    stopping,
-    storage,
+    leave_for_newer_worker,
+    recording_end,
+    retry_after_failure,
+    retry_later,
     unstage,
 )
-from tasks.room import take_room, wait_for_room
-from tasks.sharing import taken
-from tasks.turns import limited, wait_in_slot
-from tasks.waiting import come_back, leave_for_newer, try_again
 
 
-@app.task(name=contract.UPLOAD, bind=True)
+@app.task(name=protocol.UPLOAD, bind=True)
 def upload(self: Task[Any, Any], payload: dict[str, Any]) -> dict[str, Any]:
     """Send one file; return its UploadResult if it is ACTIVE already, else wait for that.
 
     However often it is delivered, one provider file results.
     """
-    with recorded(payload["upload_id"], end_upload):
+    with recording_end(payload["upload_id"], end_upload):
         try:
             request = UploadRequest.read(payload)
         except NewerPayloadError as error:
-            leave_for_newer(self, [payload["upload_id"]], error)
+            leave_for_newer_worker(self, [payload["upload_id"]], error)
         with ledger().lease(request.upload_id, policy.lease_s) as lease:
             if lease is None:
-                come_back(self, policy.lease_held_retry_s)
+                retry_later(self, policy.lease_held_retry_s)
             row = _row(request)
-            if row.claim_upload() is Verdict.GO:
+            if row.claim_upload() is ClaimResult.GO:
                 try:
                     row = _send(self, row, lease)
                 except Ended:
@@ -72,14 +65,14 @@ def upload(self: Task[Any, Any], payload: dict[str, Any]) -> dict[str, Any]:
                     log.info("%s goes back to the queue: %s", request.upload_id, reason)
                     raise Reject(reason, requeue=True) from None
                 except TransientError as error:
-                    try_again(self, row, error)
-            elif row.claim_upload() is Verdict.STALE:
+                    retry_after_failure(self, row, error)
+            elif row.claim_upload() is ClaimResult.STALE:
                 raise Ignore
         unstage(request)
         return _answer(self, row)
 
 
-def _row(request: UploadRequest) -> Row:
+def _row(request: UploadRequest) -> UploadState:
     """Return the upload's row; a message from a client that wrote none gets one now."""
     try:
         return ledger().read(request.upload_id)
@@ -88,27 +81,28 @@ def _row(request: UploadRequest) -> Row:
         return ledger().read(request.upload_id)
 
 
-def _send(task: Task[Any, Any], row: Row, lease: Lease) -> Row:
-    """Bring the bytes over and write down what the provider says of them.
+def _send(task: Task[Any, Any], row: UploadState, lease: Lease) -> UploadState:
+    """Send the bytes and record what the provider says of them.
 
     A 429 and a full storage are waited out for as long as files are kept.
     """
-    reach = Reach.of(settings())
-    credentials = _for_registering(row, gemini(row.request.profile), reach)
+    source_policy = SourcePolicy.of(settings())
+    registers = _registers(row, source_policy)
     while True:
         try:
             # One that has begun to send goes on with it.
-            if row.request.reuse and row.stage is Stage.QUEUED and credentials is None:
-                shared = taken(task, row, reach, lease)
+            if row.request.reuse and row.stage is Stage.QUEUED and not registers:
+                shared = take_shared_file(task, row, source_policy, lease)
                 if shared is not None:
                     return shared
-            row, file = _sent(task, row, reach, lease, credentials)
+            row, file = _attempt(task, row, source_policy, lease, registers=registers)
             break
         except (RateLimitedError, StorageFullError) as error:
-            if time.time() > row.queued_at + KEPT_S:
+            kept_s = provider(row.request.profile).capabilities.kept_s
+            if time.time() > row.queued_at + kept_s:
                 raise
             if isinstance(error, StorageFullError):
-                wait_for_room(task, row, error)
+                wait_for_storage(task, row, error)
             row = ledger().read(row.request.upload_id)
             if row.stage.ended:
                 raise Ended from error
@@ -121,32 +115,36 @@ def _send(task: Task[Any, Any], row: Row, lease: Lease) -> Row:
     return moved
 
 
-def _sent(
-    task: Task[Any, Any], row: Row, reach: Reach, lease: Lease, credentials: Credentials | None
-) -> tuple[Row, ProviderFile]:
-    """Make one attempt, when it is our turn."""
+def _attempt(
+    task: Task[Any, Any],
+    row: UploadState,
+    source_policy: SourcePolicy,
+    lease: Lease,
+    *,
+    registers: bool,
+) -> tuple[UploadState, ProviderFile]:
+    """Make one attempt, when it is admitted."""
     ticket, profile = row.request.upload_id, row.request.profile
-    provider = gemini(profile)
-    if credentials is None:
-        take_room(row, reach)
+    if not registers:
+        reserve_storage(row, source_policy)
     try:
-        turn = wait_in_slot(task, Work.UPLOAD, profile, lease=lease, upload_id=ticket)
+        token = wait_for_permit(task, Work.UPLOAD, profile, lease=lease, upload_id=ticket)
     except (Retry, Interrupted, Ended):
-        if row.stage is Stage.QUEUED:  # others may have the room meanwhile
+        if row.stage is Stage.QUEUED:  # others may have the storage meanwhile
             storage().release(profile, ticket)
         raise
-    if credentials is not None:
-        with limited(Work.UPLOAD, profile, turn), files_service(profile):
-            (file,) = provider.register([row.location], credentials)
+    if registers:
+        with cool_down_on_429(Work.UPLOAD, profile, token), through_breaker(profile):
+            (file,) = provider(profile).register([row.location])
         return row, file
     with (
-        open_source(row.location, reach) as source,
-        limited(Work.UPLOAD, profile, turn),
-        files_service(profile),
+        open_source(row.location, source_policy) as source,
+        cool_down_on_429(Work.UPLOAD, profile, token),
+        through_breaker(profile),
     ):
         return transfer(
             ledger(),
-            provider,
+            provider(profile),
             row,
             source.unchanged(row.expected_bytes),
             lease=lease,
@@ -155,15 +153,15 @@ def _sent(
         )
 
 
-def _for_registering(row: Row, provider: Gemini, reach: Reach) -> Credentials | None:
-    """Return credentials if the source is in a bucket that the provider can read by itself."""
-    if scheme_of(row.location) != "gs" or Operation.REGISTER in provider.provider.cannot:
-        return None
-    check_scheme(row.location, "gs", reach.schemes)
-    return known_credentials()
+def _registers(row: UploadState, source_policy: SourcePolicy) -> bool:
+    """Whether the provider reads the source by itself, from a bucket that may be read."""
+    if not provider(row.request.profile).registers(row.location):
+        return False
+    check_scheme(row.location, check(row.location), source_policy.schemes)
+    return True
 
 
-def _answer(task: Task[Any, Any], row: Row) -> dict[str, Any]:
+def _answer(task: Task[Any, Any], row: UploadState) -> dict[str, Any]:
     """Publish what the ledger says, for the first time or once more."""
     if row.stage is Stage.ACTIVE:
         return row.result().model_dump(mode="json")

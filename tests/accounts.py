@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 
-from provider_uploads import contract
+from provider_uploads import protocol
 from tests.nodes import WorkerProcess
 
 # [2026-11-21 04:19:14,123: INFO/MainProcess] Task provider_uploads.upload[<ticket>] received
@@ -45,7 +45,7 @@ class Logs:
         return sum(
             max(0, count - 1 - asked[message])
             for message, count in received.items()
-            if message[0] in {contract.UPLOAD, contract.POLL}
+            if message[0] in {protocol.UPLOAD, protocol.POLL}
         )
 
     def takeovers_s(self, killed: Mapping[WorkerProcess, float]) -> list[float]:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from provider_uploads import QueueUnavailableError, Stage, UploadQueue, contract
+from provider_uploads import QueueUnavailableError, Stage, UploadQueue, protocol
 from provider_uploads.emulator import LocalGemini
-from provider_uploads.ledger import OPEN_KEY
-from provider_uploads.records import UploadStatus
+from provider_uploads.ledger.uploads import OPEN_KEY
+from provider_uploads.schemas import UploadStatus
 from tests.accounts import Account, Logs
 from tests.nodes import Process, RedisProcess, WorkerProcess, wait_until
 
@@ -116,11 +116,11 @@ class House:
         return path
 
     def submit(
-        self, paths: Sequence[Path], *, one_by_one: bool = False, **patience: Any
+        self, paths: Sequence[Path], *, one_by_one: bool = False, **poll_policy: Any
     ) -> list[str]:
         """Submit files, in one message or each in its own; the clock starts with the first."""
         self._begun = self._begun or time.monotonic()
-        options = {"poll_s": 0.2, "max_poll_s": 1.0, "jitter_s": 0.0, **patience}
+        options = {"poll_s": 0.2, "max_poll_s": 1.0, "jitter_s": 0.0, **poll_policy}
         if one_by_one:
             tickets = [self.queue.submit(path, **options) for path in paths]
         else:
@@ -129,7 +129,7 @@ class House:
         self.submitted.update(zip(tickets, files, strict=True))
         return tickets
 
-    def submit_mixed(self, count: int, most_bytes: int, **patience: Any) -> list[str]:
+    def submit_mixed(self, count: int, most_bytes: int, **poll_policy: Any) -> list[str]:
         """Submit videos and texts of 1 KiB to ``most_bytes``, in both ways."""
         paths = [
             self.file(
@@ -141,8 +141,8 @@ class House:
         chosen = [paths[number % len(paths)] for number in range(count)]
         half = count // 2
         return [
-            *self.submit(chosen[:half], one_by_one=True, **patience),
-            *self.submit(chosen[half:], **patience),
+            *self.submit(chosen[:half], one_by_one=True, **poll_policy),
+            *self.submit(chosen[half:], **poll_policy),
         ]
 
     def statuses(self, tickets: Sequence[str]) -> list[UploadStatus]:
@@ -182,9 +182,9 @@ class House:
     def held(self) -> int:
         """Messages in queues and in workers' hands."""
         with self.redis.client as client:
-            queues = client.scan_iter(f"{contract.KEY_PREFIX}*", _type="list")
+            queues = client.scan_iter(f"{protocol.KEY_PREFIX}*", _type="list")
             waiting = sum(int(client.llen(key)) for key in queues)
-            return waiting + int(client.hlen(f"{contract.KEY_PREFIX}unacked"))
+            return waiting + int(client.hlen(f"{protocol.KEY_PREFIX}unacked"))
 
     def account(
         self,
@@ -205,7 +205,7 @@ class House:
         with suppress(AssertionError):  # the account says what is wrong
             wait_until(settled, "the last messages", settle_s)
         hashes = {file["name"]: file["sha256"] for file in self.gemini.files()}
-        copies = Counter(of[0] for of in map(contract.upload_of, hashes) if of is not None)
+        copies = Counter(of[0] for of in map(protocol.upload_of, hashes) if of is not None)
         lost = [
             one
             for one in self.statuses([*expected])
@@ -241,7 +241,7 @@ class House:
     def _left_behind(self, expected: Mapping[str, Stage]) -> Iterator[str]:
         """What somebody would still have to clear away."""
         for file in self.gemini.files():
-            found = contract.upload_of(file["name"])
+            found = protocol.upload_of(file["name"])
             if found is None or expected.get(found[0]) is not Stage.ACTIVE:
                 yield f"file {file['name']}"
         for session in self.gemini.sessions():
@@ -250,5 +250,5 @@ class House:
         with self.redis.client as client:
             for row in client.zrange(OPEN_KEY, 0, -1):
                 yield f"row {row!r}"
-            for lease in client.keys(f"{contract.KEY_PREFIX}lease:{'[0-9a-f]' * 32}"):
+            for lease in client.keys(f"{protocol.KEY_PREFIX}lease:{'[0-9a-f]' * 32}"):
                 yield f"lease {lease!r}"

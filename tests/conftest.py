@@ -23,9 +23,9 @@ from pytest_celery import (
     RedisTestBroker,
 )
 
-from provider_uploads import UploadQueue, contract
+from provider_uploads import UploadQueue, protocol
 from provider_uploads.emulator import EmulatorConfig, LocalGemini
-from provider_uploads.ledger import Ledger
+from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.profiles import Profile
 from provider_uploads.settings import settings
 from tests.accounts import Account, table
@@ -247,7 +247,7 @@ def default_worker_app(default_redis_broker: RedisProcess) -> Celery:
         backend=default_redis_broker.url,
         set_as_current=False,
     )
-    app.conf.broker_transport_options = {"global_keyprefix": contract.KEY_PREFIX}
+    app.conf.broker_transport_options = {"global_keyprefix": protocol.KEY_PREFIX}
     return app
 
 

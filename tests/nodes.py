@@ -21,8 +21,8 @@ from typing import Any, TypeVar
 from pytest_celery import CeleryWorkerContainer, RedisContainer
 from pytest_docker_tools.exceptions import ContainerFailed
 
-from provider_uploads import contract
-from provider_uploads.stack import find_redis_server
+from provider_uploads import protocol
+from provider_uploads.local.stack import find_redis_server
 
 T = TypeVar("T")
 
@@ -206,7 +206,7 @@ class WorkerProcess(ProcessContainer, CeleryWorkerContainer):
 
     @classmethod
     def worker_queue(cls) -> str:
-        return contract.CONTROL_QUEUE
+        return protocol.CONTROL_QUEUE
 
     @classmethod
     def spawn(cls, folder: Path, command: Sequence[str], env: Mapping[str, str]) -> WorkerProcess:

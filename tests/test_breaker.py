@@ -13,13 +13,13 @@ import redis
 
 from provider_uploads import Stage, UploadQueue
 from provider_uploads.backoff import Backoff
-from provider_uploads.breaker import Breaker, Permit, outage
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
-from provider_uploads.ledger import Ledger
+from provider_uploads.fleet.breaker import Breaker, BreakerState, outage
+from provider_uploads.ledger.uploads import Ledger
 from tests.conftest import KEY
 from tests.nodes import wait_until
 
-GO = Permit(wait_s=0.0, troubled=False, probe=False)
+GO = BreakerState(wait_s=0.0, failing=False, probe=False)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def breaker(ledger: Ledger) -> Breaker:
 
 
 def opened(breaker: Breaker) -> None:
-    assert [breaker.failed("default", breaker.ask("default")) for _ in range(3)] == [
+    assert [breaker.record_failure("default", breaker.check("default")) for _ in range(3)] == [
         False,
         False,
         True,
@@ -36,54 +36,54 @@ def opened(breaker: Breaker) -> None:
 
 
 def test_closed_costs_one_round_trip_and_writes_nothing(breaker: Breaker, redis_url: str) -> None:
-    assert breaker.ask("default") == GO
-    breaker.worked("default", GO)
+    assert breaker.check("default") == GO
+    breaker.record_success("default", GO)
     with redis.Redis.from_url(redis_url) as client:
         assert client.keys("*") == []
 
 
 def test_an_outage_is_told_from_its_beginning_to_its_end(breaker: Breaker, ledger: Ledger) -> None:
-    permit = breaker.ask("default")
-    breaker.failed("default", permit)
+    permit = breaker.check("default")
+    breaker.record_failure("default", permit)
     assert outage(ledger, "default") is None  # trouble, and no outage yet
-    breaker.failed("default", permit)
-    breaker.failed("default", permit)
+    breaker.record_failure("default", permit)
+    breaker.record_failure("default", permit)
     first = outage(ledger, "default")
     assert first
     assert 0 <= first.lasted_s < 5
     assert 0 <= first.next_probe_s <= 0.2
 
     def probed() -> bool:
-        permit = breaker.ask("default")
-        return permit.probe and breaker.failed("default", permit)
+        permit = breaker.check("default")
+        return permit.probe and breaker.record_failure("default", permit)
 
     wait_until(probed, "a probe that fails")
     later = outage(ledger, "default")
     assert later
     assert later.lasted_s > first.lasted_s  # a probe that fails begins no new one
-    breaker.worked("default", Permit(wait_s=0, troubled=True, probe=True))
+    breaker.record_success("default", BreakerState(wait_s=0, failing=True, probe=True))
     assert outage(ledger, "default") is None
 
 
 def test_a_success_between_failures_starts_the_count_again(breaker: Breaker) -> None:
     for _ in range(4):
-        breaker.failed("default", breaker.ask("default"))
-        breaker.failed("default", breaker.ask("default"))
-        permit = breaker.ask("default")
-        assert (permit.wait_s, permit.troubled) == (0.0, True)
-        breaker.worked("default", permit)
+        breaker.record_failure("default", breaker.check("default"))
+        breaker.record_failure("default", breaker.check("default"))
+        permit = breaker.check("default")
+        assert (permit.wait_s, permit.failing) == (0.0, True)
+        breaker.record_success("default", permit)
 
 
 def test_open_lets_one_probe_at_a_time_through(breaker: Breaker) -> None:
     opened(breaker)
-    assert 0 < breaker.ask("default").wait_s <= 0.2
-    assert breaker.ask("other") == GO
-    wait_until(lambda: breaker.ask("default").probe, "the first probe", 2)
-    start, said = threading.Barrier(8), list[Permit]()
+    assert 0 < breaker.check("default").wait_s <= 0.2
+    assert breaker.check("other") == GO
+    wait_until(lambda: breaker.check("default").probe, "the first probe", 2)
+    start, said = threading.Barrier(8), list[BreakerState]()
 
     def ask() -> None:
         start.wait()
-        said.append(breaker.ask("default"))
+        said.append(breaker.check("default"))
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
@@ -96,21 +96,21 @@ def test_open_lets_one_probe_at_a_time_through(breaker: Breaker) -> None:
 
 def test_probes_come_at_growing_intervals(breaker: Breaker) -> None:
     opened(breaker)
-    wait_until(lambda: breaker.ask("default").probe, "the first probe", 2)
-    assert breaker.failed("default", Permit(0.0, troubled=True, probe=True))
-    assert 0.2 < breaker.ask("default").wait_s <= 0.4
+    wait_until(lambda: breaker.check("default").probe, "the first probe", 2)
+    assert breaker.record_failure("default", BreakerState(0.0, failing=True, probe=True))
+    assert 0.2 < breaker.check("default").wait_s <= 0.4
     # Those who asked before it opened say nothing new.
-    before = breaker.ask("default").wait_s
-    assert breaker.failed("default", Permit(0.0, troubled=True, probe=False))
-    assert breaker.ask("default").wait_s <= before
+    before = breaker.check("default").wait_s
+    assert breaker.record_failure("default", BreakerState(0.0, failing=True, probe=False))
+    assert breaker.check("default").wait_s <= before
 
 
 def test_a_probe_that_works_closes_it(breaker: Breaker) -> None:
     opened(breaker)
-    permit = wait_until(lambda: (p := breaker.ask("default")).probe and p, "the probe", 2)
-    assert isinstance(permit, Permit)
-    breaker.worked("default", permit)
-    assert breaker.ask("default") == GO
+    permit = wait_until(lambda: (p := breaker.check("default")).probe and p, "the probe", 2)
+    assert isinstance(permit, BreakerState)
+    breaker.record_success("default", permit)
+    assert breaker.check("default") == GO
 
 
 class TestOutage:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 
-from provider_uploads.buckets import RANGE_BYTES
 from provider_uploads.errors import (
     SourceChangedError,
     SourceKindError,
@@ -18,11 +17,13 @@ from provider_uploads.errors import (
     SourceUnavailableError,
     SourceUnreadableError,
 )
-from provider_uploads.sources import Reach, Source, open_source
+from provider_uploads.sources.base import Source, SourcePolicy
+from provider_uploads.sources.buckets import RANGE_BYTES
+from provider_uploads.sources.open import open_source
 from tests.nodes import free_port
 from tests.origins import S3, Answer, Origin, plain, whole
 
-REACH = Reach(schemes=frozenset({"s3", "gs"}))
+REACH = SourcePolicy(schemes=frozenset({"s3", "gs"}))
 CONTENT = random.Random(3).randbytes(3 * RANGE_BYTES + 17)
 
 

@@ -11,12 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from provider_uploads import (
-    Stage,
-    UploadInactiveError,
-    UploadQueue,
-    contract,
-)
+from provider_uploads import Stage, UploadInactiveError, UploadQueue, protocol
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from tests.accounts import Account
 from tests.chaos import MIB, House
@@ -146,7 +141,7 @@ class TestKilledWorkers:
             """Taken from its queue, and in nobody's hands: kombu can leave one so."""
             (ticket,) = house.submit([house.file("lost.txt", 1000)], one_by_one=True)
             with house.redis.client as client:
-                assert client.rpop(f"{contract.KEY_PREFIX}{contract.TRANSFER_QUEUE}")
+                assert client.rpop(f"{protocol.KEY_PREFIX}{protocol.TRANSFER_QUEUE}")
             house.supervise(1)
             seconds = house.until_ended([ticket], 120)
             account = house.account("a lost message, 30 s", seconds)
@@ -236,7 +231,7 @@ class TestKilledMidway:
             return sum(session["received_bytes"] for session in house.gemini.sessions())
 
         wait_until(lambda: received() >= 0.4 * size, "40 % of the bytes", 60)
-        started = f"Task {contract.UPLOAD}[{ticket}] received"
+        started = f"Task {protocol.UPLOAD}[{ticket}] received"
         (holder,) = (worker for worker in workers if started in worker.logs())
         house.kill(holder)
         at_death = received()
@@ -306,7 +301,7 @@ class TestTimeouts:
         count, deadline_s = (50, 3.0) if long else (10, 0.5)
         if obstacle == "worker killed":
             dying = house.worker(
-                app="tests.faulty_worker", DIE_AT=f"before {contract.DELETE} {count // 2}"
+                app="tests.faulty_worker", DIE_AT=f"before {protocol.DELETE} {count // 2}"
             )
             dying.ready()
         else:
@@ -334,15 +329,15 @@ class TestTimeouts:
 #: Between a write to the ledger and the publication that follows it, and between that and the
 #: acknowledgement of the message that led to it.
 INSTANTS = [
-    *(f"before {contract.POLL} {n}" for n in (1, 4, 9)),
-    *(f"after {contract.POLL} {n}" for n in (1, 4)),
-    f"before {contract.UPLOAD} 1",
-    f"after {contract.UPLOAD} 1",
-    f"before {contract.DELETE} 1",
-    f"after {contract.DELETE} 1",
-    f"done {contract.UPLOAD} 2",
-    f"done {contract.POLL} 1",
-    f"done {contract.DELETE} 1",
+    *(f"before {protocol.POLL} {n}" for n in (1, 4, 9)),
+    *(f"after {protocol.POLL} {n}" for n in (1, 4)),
+    f"before {protocol.UPLOAD} 1",
+    f"after {protocol.UPLOAD} 1",
+    f"before {protocol.DELETE} 1",
+    f"after {protocol.DELETE} 1",
+    f"done {protocol.UPLOAD} 2",
+    f"done {protocol.POLL} 1",
+    f"done {protocol.DELETE} 1",
 ]
 
 

@@ -17,13 +17,7 @@ from typing import Any
 
 import pytest
 
-from provider_uploads import (
-    QueueUnavailableError,
-    ResultTimeoutError,
-    Stage,
-    UploadQueue,
-    contract,
-)
+from provider_uploads import QueueUnavailableError, ResultTimeoutError, Stage, UploadQueue, protocol
 from provider_uploads.errors import (
     InvalidRequestError,
     SourceKindError,
@@ -33,7 +27,7 @@ from provider_uploads.errors import (
     SourceUnreadableError,
     UnknownTicketError,
 )
-from provider_uploads.records import MAX_FILE_BYTES
+from provider_uploads.protocol import MAX_FILE_BYTES
 from provider_uploads.settings import settings
 from tests.nodes import RedisProcess, free_port, wait_until
 
@@ -48,7 +42,7 @@ def client(redis_url: str) -> Iterator[UploadQueue]:
 def messages(shared_redis: RedisProcess) -> Callable[[str], list[dict[str, Any]]]:
     def read(queue: str) -> list[dict[str, Any]]:
         with shared_redis.client as redis:
-            raw = redis.lrange(f"{contract.KEY_PREFIX}{queue}", 0, -1)
+            raw = redis.lrange(f"{protocol.KEY_PREFIX}{queue}", 0, -1)
         return [json.loads(message) for message in raw]
 
     return read
@@ -346,6 +340,7 @@ class TestRedisTrouble:
         with UploadQueue(default_redis_broker.url) as client:
             client.submit(path)  # connected
             healthy = UploadQueue(redis_url)
+            client._publisher._ledger = healthy._ledger
             client._ledger, ledger = healthy._ledger, client._ledger
             default_redis_broker._container.kill("SIGSTOP")
             begun = time.monotonic()
@@ -353,7 +348,7 @@ class TestRedisTrouble:
                 client.submit(path)
             assert time.monotonic() - begun < 5
             with default_redis_broker_client(redis_url) as redis:
-                (row,) = redis.keys(f"{contract.KEY_PREFIX}upload:*")
+                (row,) = redis.keys(f"{protocol.KEY_PREFIX}upload:*")
                 assert redis.hget(row, "stage") == "CANCELLED"
             client._ledger = ledger
             healthy.close()
@@ -516,7 +511,7 @@ class TestHostApplications:
         )
         assert said == "[0, 0, 0, 0]\n"
         with default_redis_broker_client(redis_url) as redis:
-            assert redis.llen(f"{contract.KEY_PREFIX}transfer") == 126
+            assert redis.llen(f"{protocol.KEY_PREFIX}transfer") == 126
 
     def test_threads_share_one_queue(
         self,

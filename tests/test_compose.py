@@ -23,14 +23,14 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
-from provider_uploads import contract
+from provider_uploads import protocol
 from provider_uploads.errors import ConfigurationError
-from provider_uploads.stack import find_redis_server
+from provider_uploads.local.stack import find_redis_server
 from tests.nodes import free_port, wait_until
 
 HOME = Path(__file__).resolve().parents[1]
 FLOWER_CONFIG = HOME / "config" / "flowerconfig.py"
-QUEUES = {contract.TRANSFER_QUEUE, contract.CONTROL_QUEUE}
+QUEUES = {protocol.TRANSFER_QUEUE, protocol.CONTROL_QUEUE}
 
 
 Services = dict[str, dict[str, Any]]

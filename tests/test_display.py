@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from provider_uploads import display
+from provider_uploads.cli import display
 from provider_uploads.errors import UploadFailedError
-from provider_uploads.records import Stage, UploadStatus
+from provider_uploads.schemas import Stage, UploadStatus
 
 ODD_NAMES = [
     "[red]x[/].txt",

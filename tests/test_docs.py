@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from provider_uploads.samples import make_samples
-from provider_uploads.stack import Stack, StackOptions
+from provider_uploads.local.samples import make_samples
+from provider_uploads.local.stack import Stack, StackOptions
 from tests.nodes import ROOT, free_port
 from tests.origins import S3, Origin, whole
 from tests.test_stack import ctrl_c_works

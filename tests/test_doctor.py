@@ -20,28 +20,28 @@ import httpx2
 import pytest
 from rich.console import Console
 
-from provider_uploads import UploadQueue, contract, display
-from provider_uploads.about import About, about_this
+from provider_uploads import UploadQueue, protocol
 from provider_uploads.backoff import Backoff
-from provider_uploads.breaker import Breaker
-from provider_uploads.cli import main
-from provider_uploads.contract import Lane
+from provider_uploads.cli import display, main
 from provider_uploads.doctor import CHECKS, Check, Examination, Verdict, examine, fleet
 from provider_uploads.doctor.check import failure, note, ok, warning
 from provider_uploads.doctor.clock import Skew
+from provider_uploads.doctor.context import CheckContext
 from provider_uploads.doctor.fleet import Fleet, Worker
 from provider_uploads.doctor.server import persistence_of
-from provider_uploads.doctor.surroundings import Surroundings
 from provider_uploads.doctor.work import queue_of
 from provider_uploads.doctor.workers import agreement_in, alive_in, clocks_of, renewal_in
 from provider_uploads.emulator import EmulatorConfig, LocalGemini
-from provider_uploads.lanes import Lanes
-from provider_uploads.ledger import Ledger
-from provider_uploads.limits import Limits
+from provider_uploads.fleet.breaker import Breaker
+from provider_uploads.fleet.limits import Limits
+from provider_uploads.fleet.queues import Queues
+from provider_uploads.fleet.tiers import Work
+from provider_uploads.fleet.worker_info import WorkerInfo, describe_worker
+from provider_uploads.ledger.storage import Storage
+from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.protocol import PriorityQueue
 from provider_uploads.settings import settings
-from provider_uploads.storage import Storage
 from provider_uploads.sweep import Sweep
-from provider_uploads.tiers import Work
 from tests.conftest import KEY
 from tests.nodes import ROOT, Process, RedisProcess, WorkerProcess, free_port, wait_until
 from tests.test_docs import blocks
@@ -88,13 +88,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         }
         workers = [
             WorkerProcess.spawn(folder, WorkerProcess.command("-Q", queue), env)
-            for queue in (contract.TRANSFER_QUEUE, contract.CONTROL_QUEUE)
+            for queue in (protocol.TRANSFER_QUEUE, protocol.CONTROL_QUEUE)
         ]
         beat = WorkerProcess.beat(folder, env)
         for worker in workers:
             worker.ready()
         with redis.client as client:
-            swept = f"{contract.KEY_PREFIX}sweep:last"
+            swept = f"{protocol.KEY_PREFIX}sweep:last"
             wait_until(lambda: client.exists(swept), "beat sends the first sweep")
         yield House(redis, gemini, env, folder)
         beat.stop()
@@ -205,7 +205,9 @@ class TestAllIsWell:
         found = fleet.ask(settings())
         by_queue = {worker.about.queues: worker.about for worker in found.workers}
         lanes = tuple(
-            contract.transfer_queue(name, lane) for name in ("default", "batch") for lane in Lane
+            protocol.transfer_queue(name, lane)
+            for name in ("default", "batch")
+            for lane in PriorityQueue
         )
         assert set(by_queue) == {lanes, ("control",)}
         about = by_queue[lanes]
@@ -215,7 +217,7 @@ class TestAllIsWell:
         assert about.profiles == ("default", "batch")
         assert about.roots == (str(inside.folder),)
         assert about.staging == str(inside.folder / "staged")
-        here = about_this("here", [], 0, 0)
+        here = describe_worker("here", [], 0, 0)
         versions = ("python", "provider_uploads", "celery", "kombu", "google_genai")
         for package in versions:
             assert getattr(about, package) == getattr(here, package) is not None
@@ -231,7 +233,7 @@ class TestLimits:
         assert self.says()["tier default"].verdict is OK
         ledger = Ledger(settings().redis_url)
         limits = Limits(ledger, lambda profile, work: "300/m")
-        limits.cool("default", Work.UPLOAD, 100.0, "a quota")
+        limits.cool_down("default", Work.UPLOAD, 100.0, "a quota")
         limits.set_rate(Work.POLL, "10/s", profiles=["default", "batch"])
         found = self.says()
         assert found["tier default"].verdict is NOTE
@@ -244,7 +246,7 @@ class TestLimits:
     def test_a_hold_of_hours(self, inside: House) -> None:
         ledger = Ledger(settings().redis_url)
         limits = Limits(ledger, lambda profile, work: "300/m")
-        limits.cool("default", Work.UPLOAD, 3600.0, "a quota of the day")
+        limits.cool_down("default", Work.UPLOAD, 3600.0, "a quota of the day")
         found = self.says()["tier default"]
         assert (found.verdict, "a quota of the day" in found.says) == (WARNING, True)
         limits.set_rate(Work.UPLOAD, None, profiles=["default"])
@@ -260,7 +262,7 @@ class TestLimits:
 
     def test_what_a_newer_worker_says_of_a_tier(self, inside: House) -> None:
         ledger = Ledger(settings().redis_url)
-        key = f"{contract.KEY_PREFIX}tiers"
+        key = f"{protocol.KEY_PREFIX}tiers"
         before = str(ledger.redis.hget(key, "default"))
         ledger.redis.hset(key, "default", json.dumps({**json.loads(before), "films": "3/m"}))
         assert self.says()["tier default"].verdict is OK
@@ -269,7 +271,7 @@ class TestLimits:
     def test_a_storage_that_is_nearly_full(self, inside: House) -> None:
         assert self.says()["storage default"].verdict is OK
         storage = Storage(Ledger(settings().redis_url))
-        storage.take("default", "a" * 32, 18_500_000_000, 20_000_000_000)
+        storage.reserve("default", "a" * 32, 18_500_000_000, 20_000_000_000)
         found = self.says()["storage default"]
         assert (found.verdict, "evict" in found.remedy) == (WARNING, True)
         assert found.says.startswith("18.50 of 20.00 GB")
@@ -277,14 +279,14 @@ class TestLimits:
 
     def test_a_message_in_a_lane_that_nobody_serves(self, inside: House) -> None:
         ledger = Ledger(settings().redis_url)
-        Lanes(ledger).serve(["gone"])
-        ledger.redis.lpush(f"{contract.KEY_PREFIX}transfer@gone", "{}")
+        Queues(ledger).serve(["gone"])
+        ledger.redis.lpush(f"{protocol.KEY_PREFIX}transfer@gone", "{}")
         checks = tuple(one for one in CHECKS if one[0] == "queues")
         found = {check.name: check for check in examine(checks).checks}
         assert found["queue transfer@gone"].verdict is FAILURE
         assert "-Q transfer@gone" in found["queue transfer@gone"].remedy
         assert "queue transfer.bulk" not in found
-        ledger.redis.delete(f"{contract.KEY_PREFIX}transfer@gone")
+        ledger.redis.delete(f"{protocol.KEY_PREFIX}transfer@gone")
 
 
 class TestRedis:
@@ -444,7 +446,7 @@ class TestWorkers:
         (tmp_path / "older.py").write_text(
             "from celery import Celery\n"
             f"app = Celery('older', broker={alone.url!r})\n"
-            f"prefix = {contract.KEY_PREFIX!r}\n"
+            f"prefix = {protocol.KEY_PREFIX!r}\n"
             "app.conf.broker_transport_options = {'global_keyprefix': prefix}\n"
         )
         argv = ("celery", "-A", "older", "worker", "--pool", "solo", "--loglevel", "INFO")
@@ -470,20 +472,20 @@ class TestWork:
             ticket = queue.submit(make_file())
             queue.submit(make_file())
             assert line("uploads").verdict is OK
-            row = f"{contract.KEY_PREFIX}upload:{ticket}"
+            row = f"{protocol.KEY_PREFIX}upload:{ticket}"
             client.hset(row, "queued_at", time.time() - 3600)
             waits = line("uploads")
             assert waits.verdict is WARNING
             assert f"{ticket}, waits for 60 min" in waits.says
             assert "slots are busy" in waits.remedy
-            client.delete(f"{contract.KEY_PREFIX}transfer")
+            client.delete(f"{protocol.KEY_PREFIX}transfer")
             assert "the sweep submits a lost one again" in line("uploads").remedy
-            client.hset(row, "note", "try 2 of 10 failed")
-            assert line("uploads").says.endswith("try 2 of 10 failed")
+            client.hset(row, "note", "attempt 2 of 10 failed")
+            assert line("uploads").says.endswith("attempt 2 of 10 failed")
 
     def test_what_gone_workers_left(self, alone: RedisProcess) -> None:
         with alone.client as client:
-            client.hset(f"{contract.KEY_PREFIX}unacked", "tag", "[]")
+            client.hset(f"{protocol.KEY_PREFIX}unacked", "tag", "[]")
         *_, held = lines("queues")
         assert held.says.startswith("1 message left by workers that are gone")
 
@@ -493,7 +495,7 @@ class TestWork:
         assert "celery -A tasks beat" in never.remedy
         ledger = Ledger(alone.url)
         with UploadQueue() as queue:
-            sweep = Sweep(ledger, queue._app, lambda message: None, quiet_s=60)
+            sweep = Sweep(ledger, queue._publisher.app, lambda message: None, quiet_s=60)
             sweep.done(every_s=60)
             assert line("sweep").verdict is OK
             sweep.done(every_s=0.01)
@@ -508,14 +510,14 @@ class TestWork:
         breaker = Breaker(ledger, failures=2, probes=Backoff(30.0))
         assert line("breaker").says == "closed for batch, default"
         for _ in range(2):
-            breaker.failed("batch", breaker.ask("batch"))
+            breaker.record_failure("batch", breaker.check("batch"))
         down = line("breaker")
         assert down.verdict is WARNING
         found = re.search(r"profile batch is down for (\d+) s: .* next in (\d+) s", down.says)
         assert found
         assert 29 <= sum(map(int, found.groups())) <= 31
-        permit = breaker.ask("batch")
-        breaker.worked("batch", permit)
+        permit = breaker.check("batch")
+        breaker.record_success("batch", permit)
         assert line("breaker").verdict is OK
         ledger.close()
 
@@ -613,7 +615,7 @@ class TestThisMachine:
 
 
 def worker(name: str = "w@1", skew: Skew = Skew(0, 0), **changes: Any) -> Worker:  # noqa: B008
-    about = about_this(name, ["transfer", "control"], 16, 30)
+    about = describe_worker(name, ["transfer", "control"], 16, 30)
     return Worker(about.model_copy(update={"profiles": ("default",), **changes}), skew)
 
 
@@ -664,7 +666,7 @@ class TestAgreement:
 
     def test_what_a_newer_worker_says_besides(self) -> None:
         said = worker().about.model_dump(mode="json") | {"tier": 3}
-        assert About.model_validate(said).worker == "w@1"
+        assert WorkerInfo.model_validate(said).worker == "w@1"
 
     def test_a_queue(self) -> None:
         some = Fleet((worker(queues=("transfer",)), worker("w@2", queues=("transfer",), slots=4)))
@@ -678,7 +680,7 @@ class TestExamining:
     def test_a_check_that_fails_is_a_line(self, alone: RedisProcess, enter: Enter) -> None:
         enter({"GEMINI_API_KEY": KEY})
 
-        def breaks(here: Surroundings) -> Iterator[Check]:
+        def breaks(here: CheckContext) -> Iterator[Check]:
             yield ok("before", "")
             raise KeyError(f"{KEY} is not here")
 
@@ -691,7 +693,7 @@ class TestExamining:
     def test_a_check_that_hangs_is_not_waited_for(self, alone: RedisProcess) -> None:
         goes_on = threading.Event()
 
-        def hangs(here: Surroundings) -> Iterator[Check]:
+        def hangs(here: CheckContext) -> Iterator[Check]:
             goes_on.wait()
             yield ok("hangs", "")
 

@@ -14,7 +14,7 @@ from provider_uploads import Stage, UploadQueue
 from provider_uploads.cli import main
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from provider_uploads.errors import UnknownTicketError, UploadCancelledError
-from provider_uploads.records import Copy
+from provider_uploads.schemas import Copy
 from provider_uploads.settings import settings
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, wait_until

@@ -12,7 +12,7 @@ import redis
 from provider_uploads import ResultTimeoutError, Stage, UploadQueue
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from provider_uploads.errors import QueueUnavailableError, UnknownTicketError
-from provider_uploads.ledger import Ledger
+from provider_uploads.ledger.uploads import Ledger
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, wait_until
 

@@ -18,7 +18,7 @@ from provider_uploads import (
     UploadFailedError,
     UploadInactiveError,
     UploadQueue,
-    contract,
+    protocol,
 )
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from provider_uploads.errors import (
@@ -31,7 +31,7 @@ from provider_uploads.errors import (
     SourceNotAllowedError,
     SourceNotFoundError,
 )
-from provider_uploads.records import Copy
+from provider_uploads.schemas import Copy
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, wait_until
 
@@ -203,7 +203,10 @@ def test_a_reset_midway_goes_on_where_the_server_stands(
 class TestSlowTries:
     @pytest.fixture
     def policy(self) -> dict[str, str]:
-        return {"PROVIDER_UPLOADS_UPLOAD_RETRY_FIRST_S": "0.7"}
+        return {
+            "PROVIDER_UPLOADS_UPLOAD_RETRY_FIRST_S": "0.7",
+            "PROVIDER_UPLOADS_UPLOAD_RETRY_JITTER": "0",
+        }
 
     def test_the_status_says_what_it_waits_for(
         self, queue: UploadQueue, gemini: LocalGemini, make_file: Callable[..., Path]
@@ -211,7 +214,7 @@ class TestSlowTries:
         gemini.order_fault(Operation.START, FaultKind.INTERNAL)
         ticket = queue.submit(make_file("a.txt"))
         note = wait_until(lambda: queue.status(ticket).note, "a note about the tries")
-        assert (note or "").startswith("try 1 of 10 failed, next in 0.7 s: start: ")
+        assert (note or "").startswith("attempt 1 of 10 failed, next in 0.7 s: start: ")
         assert queue.result(ticket, timeout_s=15).state == "ACTIVE"
         assert queue.status(ticket).note is None
 
@@ -316,9 +319,9 @@ class TestPayloads:
         default_redis_broker: RedisProcess,
     ) -> None:
         payload = {"version": 2, "upload_id": "a" * 32, "destination": "somewhere new"}
-        for name, args in ((contract.UPLOAD, (payload,)), (contract.INGEST, ([payload],))):
-            default_worker_app.send_task(name, args=args, queue=contract.CONTROL_QUEUE)
-        row = f"{contract.KEY_PREFIX}upload:{'a' * 32}"
+        for name, args in ((protocol.UPLOAD, (payload,)), (protocol.INGEST, ([payload],))):
+            default_worker_app.send_task(name, args=args, queue=protocol.CONTROL_QUEUE)
+        row = f"{protocol.KEY_PREFIX}upload:{'a' * 32}"
         with default_redis_broker.client as client:
             client.hset(row, "stage", "QUEUED")  # the newer client wrote more, in its own way
             wait_until(lambda: client.hget(row, "note"), "a note")
@@ -333,9 +336,9 @@ class TestPayloads:
         default_worker_app: Celery,
     ) -> None:
         sent = default_worker_app.send_task(
-            contract.UPLOAD,
+            protocol.UPLOAD,
             args=({"version": 2, "upload_id": "b" * 32},),
-            queue=contract.TRANSFER_QUEUE,
+            queue=protocol.TRANSFER_QUEUE,
             retries=2879,
         )
         with pytest.raises(NewerPayloadError, match="upgrade provider-uploads"):
@@ -346,7 +349,7 @@ class TestPayloads:
     ) -> None:
         payload = {"version": 1, "upload_id": "c" * 32, "source": "/x", "api_key": "k"}
         sent = default_worker_app.send_task(
-            contract.UPLOAD, args=(payload,), queue=contract.TRANSFER_QUEUE
+            protocol.UPLOAD, args=(payload,), queue=protocol.TRANSFER_QUEUE
         )
         with pytest.raises(InvalidRequestError):
             sent.get(timeout=15)

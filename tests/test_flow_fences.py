@@ -11,12 +11,12 @@ import pytest
 from celery import Celery
 from pytest_celery import CeleryTestSetup
 
-from provider_uploads import Stage, UploadInactiveError, UploadQueue, contract
+from provider_uploads import Stage, UploadInactiveError, UploadQueue, messages, protocol
 from provider_uploads.emulator import EmulatorConfig, LocalGemini
-from provider_uploads.gemini import Gemini
-from provider_uploads.ledger import Ledger
-from provider_uploads.records import Copy, Patience, UploadRequest
-from provider_uploads.sources import open_source
+from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.providers.gemini import Gemini
+from provider_uploads.schemas import Copy, PollPolicy, UploadRequest
+from provider_uploads.sources.open import open_source
 from tests.conftest import KEY, profile_at
 from tests.nodes import RedisProcess, wait_until
 
@@ -30,27 +30,27 @@ def rows(default_redis_broker: RedisProcess) -> Any:
     made.close()
 
 
-def request_for(path: Path, **patience: Any) -> UploadRequest:
+def request_for(path: Path, **poll_policy: Any) -> UploadRequest:
     return UploadRequest(
         upload_id=TICKET,
         source=str(path),
         display_name=path.name,
         mime_type="video/mp4",
         size_bytes=path.stat().st_size,
-        patience=Patience(jitter_s=0, **patience),
+        poll_policy=PollPolicy(jitter_s=0, **poll_policy),
     )
 
 
 def send_upload(app: Celery, request: UploadRequest) -> None:
-    contract.upload_signature(app, request).apply_async()
+    messages.upload_signature(app, request).apply_async()
 
 
 def send_look(app: Celery, attempt: int) -> None:
     app.send_task(
-        contract.POLL,
+        protocol.POLL,
         args=(TICKET,),
         task_id=TICKET,
-        queue=contract.CONTROL_QUEUE,
+        queue=protocol.CONTROL_QUEUE,
         retries=attempt,
     )
 
@@ -73,14 +73,9 @@ def finish_at_provider(ledger: Ledger, gemini: LocalGemini, request: UploadReque
         Gemini(profile_at(gemini.url)) as provider,
         open_source(request.source) as source,
     ):
-        url = provider.sender.start(
-            name=row.name,
-            display_name=request.display_name,
-            mime_type=request.mime_type,
-            size_bytes=source.size_bytes,
-        )
+        url = provider.start(row.name, request, source.size_bytes)
         row = ledger.uploading(row, url) or row
-        ledger.processing(row, provider.sender.send(url, source, name=row.name))
+        ledger.processing(row, provider.send(url, source, name=row.name))
 
 
 def test_copies_of_an_upload_send_its_bytes_once(
@@ -111,7 +106,7 @@ def held_messages(app: Celery) -> int:
         client: Any = getattr(connection.default_channel, "client")  # noqa: B009 - Redis only
         waiting = client.hlen("unacked")
         return int(waiting) + sum(
-            int(client.llen(name)) for name in (contract.TRANSFER_QUEUE, contract.CONTROL_QUEUE)
+            int(client.llen(name)) for name in (protocol.TRANSFER_QUEUE, protocol.CONTROL_QUEUE)
         )
 
 
@@ -128,7 +123,7 @@ def test_a_second_delivery_comes_back_while_the_lease_is_held(
     with rows.lease(TICKET, ttl_s=20) as lease:  # as another worker would
         assert lease is not None
         send_upload(default_worker_app, request)
-        logged(celery_setup, contract.UPLOAD, "Retry in 0.3s", times=2)
+        logged(celery_setup, protocol.UPLOAD, "Retry in 0.3s", times=2)
         assert gemini.counters()["operations"]["start"]["requests"] == 0
         assert queue.status(TICKET).stage is Stage.QUEUED
     assert queue.result(TICKET, timeout_s=10).state == "ACTIVE"
@@ -166,10 +161,10 @@ def test_a_stale_upload_ends_quietly_once_a_look_is_taken(
 ) -> None:
     request = request_for(make_file())
     finish_at_provider(rows, gemini, request)
-    rows.claim_look(TICKET, 0, "a living message's tag")
+    rows.claim_poll(TICKET, 0, "a living message's tag")
     gemini.clear_counters()
     send_upload(default_worker_app, request)
-    logged(celery_setup, contract.UPLOAD, "ignored")
+    logged(celery_setup, protocol.UPLOAD, "ignored")
     assert queue.status(TICKET).stage is Stage.PROCESSING
     assert all(count["requests"] == 0 for count in gemini.counters()["operations"].values())
     assert held_messages(default_worker_app) == 0
@@ -185,11 +180,11 @@ def test_stale_looks_end_quietly(
 ) -> None:
     """A lower number, or the same number in another message, asks the provider nothing."""
     finish_at_provider(rows, gemini, request_for(make_file(), poll_s=0.05))
-    rows.claim_look(TICKET, 3, "a living message's tag")
+    rows.claim_poll(TICKET, 3, "a living message's tag")
     gemini.clear_counters()
     for attempt in (0, 2, 3):
         send_look(default_worker_app, attempt)
-    logged(celery_setup, contract.POLL, "ignored", times=3)
+    logged(celery_setup, protocol.POLL, "ignored", times=3)
     assert gemini.counters()["operations"]["get"]["requests"] == 0
     assert queue.status(TICKET).stage is Stage.PROCESSING
     send_look(default_worker_app, 4)
@@ -214,11 +209,11 @@ class TestAfterTheEnd:
         """A worker that died after the ledger's TIMED_OUT and before the deletion was sent."""
         ticket = queue.submit(make_file(), timeout_s=0.6, poll_s=0.6, jitter_s=0)
         with default_redis_broker.client as client:
-            unacked = f"{contract.KEY_PREFIX}unacked"
+            unacked = f"{protocol.KEY_PREFIX}unacked"
 
             def look() -> str | None:
                 waiting = [json.loads(held)[0] for held in client.hvals(unacked)]
-                looks = [m for m in waiting if m["headers"]["task"] == contract.POLL]
+                looks = [m for m in waiting if m["headers"]["task"] == protocol.POLL]
                 return json.dumps(looks[0]) if looks else None
 
             message = wait_until(look, "a look waiting for its countdown")
@@ -227,10 +222,10 @@ class TestAfterTheEnd:
             wait_until(lambda: gemini.files() == [], "the deletion")
             # Back to the moment before it was sent; the redelivered message has the same tag.
             client.hset(
-                f"{contract.KEY_PREFIX}upload:{ticket}", "copy_at_provider", Copy.PRESENT.value
+                f"{protocol.KEY_PREFIX}upload:{ticket}", "copy_at_provider", Copy.PRESENT.value
             )
             gemini.clear_counters()
-            client.lpush(f"{contract.KEY_PREFIX}{contract.CONTROL_QUEUE}", message)
+            client.lpush(f"{protocol.KEY_PREFIX}{protocol.CONTROL_QUEUE}", message)
         wait_until(lambda: queue.status(ticket).copy_at_provider is Copy.DELETED, "deleted again")
         operations = gemini.counters()["operations"]
         assert operations["get"]["requests"] == 0
@@ -251,7 +246,7 @@ def test_a_withdrawn_upload_is_not_sent(
     rows.open([request])
     rows.withdrawn([TICKET])
     send_upload(default_worker_app, request)
-    logged(celery_setup, contract.UPLOAD, "raised expected: UploadCancelledError")
+    logged(celery_setup, protocol.UPLOAD, "raised expected: UploadCancelledError")
     assert gemini.counters()["operations"]["start"]["requests"] == 0
     assert gemini.counters()["operations"]["delete"]["requests"] == 0  # nothing was there
     assert queue.status(TICKET).stage is Stage.CANCELLED

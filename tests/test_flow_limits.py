@@ -12,17 +12,17 @@ import httpx2
 import pytest
 from pytest_celery import CeleryTestSetup
 
-from provider_uploads import Stage, UploadQueue, contract
+from provider_uploads import Stage, UploadQueue, protocol
 from provider_uploads.cli import main
-from provider_uploads.contract import Lane
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from provider_uploads.errors import SourceTooLargeError
-from provider_uploads.ledger import Ledger
-from provider_uploads.limits import Limits, published
-from provider_uploads.records import Copy
+from provider_uploads.fleet.limits import Limits, published
+from provider_uploads.fleet.tiers import Work
+from provider_uploads.ledger.storage import Storage
+from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.protocol import PriorityQueue
+from provider_uploads.schemas import Copy
 from provider_uploads.settings import settings
-from provider_uploads.storage import Storage
-from provider_uploads.tiers import Work
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, WorkerProcess, wait_until
 
@@ -113,7 +113,7 @@ def test_looks_whose_time_is_up_leave_no_turns_behind(
     path = make_file("a.mp4")
     tickets = queue.submit_many([path] * 30, **{**quick, "timeout_s": 3.0})
     wait_until(lambda: ended(queue, tickets) == 30, "their last looks", 30)
-    assert limits.take("default", Work.POLL).wait_s < 5
+    assert limits.acquire("default", Work.POLL).wait_s < 5
 
 
 class TestRefused:
@@ -129,13 +129,13 @@ class TestRefused:
         gemini.order_fault(Operation.START, FaultKind.RATE_LIMITED, count=1, retry_delay_s=1.5)
         first = queue.submit(make_file("first.mp4"), **quick)
         wait_until(lambda: starts(gemini).get("429"), "the refusal")
-        assert limits.standing("default", Work.UPLOAD).on_hold_s > 0
-        assert limits.standing("slow", Work.UPLOAD).on_hold_s == 0
+        assert limits.status("default", Work.UPLOAD).on_hold_s > 0
+        assert limits.status("slow", Work.UPLOAD).on_hold_s == 0
         others = [queue.submit(make_file(f"{n}.mp4"), **quick) for n in range(5)]
         for ticket in (first, *others):
             queue.result(ticket, timeout_s=20)
         assert starts(gemini)["429"] == 1
-        assert limits.standing("default", Work.UPLOAD).share < 0.8
+        assert limits.status("default", Work.UPLOAD).factor < 0.8
 
     def test_a_look_and_a_deletion_come_back_after_it(
         self,
@@ -176,7 +176,7 @@ class TestRefused:
             return ticket
 
         unwanted, wanted = waits("a.txt"), waits("b.txt")
-        assert limits.standing("default", Work.UPLOAD).on_hold_s > 1
+        assert limits.status("default", Work.UPLOAD).on_hold_s > 1
         assert queue.cancel(unwanted) is Stage.QUEUED
         stopped = celery_setup.worker
         stopped.kill("SIGTERM")
@@ -218,7 +218,7 @@ class TestOnHold:
         celery_setup.worker.kill("SIGTERM")
         more_workers("-c", str(slots))
         path = make_file("a.txt")
-        limits.cool("slow", Work.UPLOAD, 3600.0, "a quota")
+        limits.cool_down("slow", Work.UPLOAD, 3600.0, "a quota")
         singles = [queue.submit(path, profile="slow", **quick) for _ in range(12)]
         many = queue.submit_many([path] * 30, profile="slow", **quick)
         wait_until(lambda: "a quota" in (queue.status(singles[0]).note or ""), "the first")
@@ -241,7 +241,7 @@ class TestOnHold:
         )
         path = make_file("hour.txt")
         tickets = [queue.submit(path, profile="slow", **quick) for _ in range(8)]
-        wait_until(lambda: limits.standing("slow", Work.UPLOAD).on_hold_s > 3000, "the hold")
+        wait_until(lambda: limits.status("slow", Work.UPLOAD).on_hold_s > 3000, "the hold")
         done()
 
         def all_ended() -> bool:  # the refusals that are left are an hour each, too
@@ -258,8 +258,8 @@ class TestOnHold:
         quick: dict[str, Any],
         done: Callable[[], None],
     ) -> None:
-        limits.cool("slow", Work.GENERATE, 3600.0, "a quota")
-        limits.cool("default", Work.GENERATE, 3600.0, "a quota")
+        limits.cool_down("slow", Work.GENERATE, 3600.0, "a quota")
+        limits.cool_down("default", Work.GENERATE, 3600.0, "a quota")
         asked = [
             queue.ask("What is it?", profile=profile)
             for _ in range(12)
@@ -279,7 +279,7 @@ class TestOnHold:
         make_file: Callable[..., Path],
         quick: dict[str, Any],
     ) -> None:
-        limits.cool("default", Work.POLL, 3600.0, "a quota")
+        limits.cool_down("default", Work.POLL, 3600.0, "a quota")
         ticket = queue.submit(make_file("a.mp4"), **{**quick, "timeout_s": 1.0})
         assert queue.result(ticket, timeout_s=20).state == "ACTIVE"
         assert gemini.counters()["operations"]["get"]["requests"] == 1
@@ -294,9 +294,9 @@ class TestOnHold:
     ) -> None:
         path = make_file("a.txt")
         queue.result(queue.submit(path, reuse=True, **quick), timeout_s=20)
-        limits.cool("default", Work.POLL, 3600.0, "a quota")
+        limits.cool_down("default", Work.POLL, 3600.0, "a quota")
         ticket = queue.submit(path, reuse=True, **quick)
-        wait_until(lambda: "to poll under" in (queue.status(ticket).note or ""), "the reason")
+        wait_until(lambda: "the poll rate limit" in (queue.status(ticket).note or ""), "the reason")
         assert ledger.leased(ticket)
         queue.cancel(ticket)
         wait_until(lambda: not ledger.leased(ticket), "its slot", 5)
@@ -359,7 +359,9 @@ class TestFairness:
         more_workers("-Q", "transfer")
         served = celery_setup.app.control.inspect().active_queues().values()
         lanes = {
-            contract.transfer_queue(name, lane) for name in ("default", "slow") for lane in Lane
+            protocol.transfer_queue(name, lane)
+            for name in ("default", "slow")
+            for lane in PriorityQueue
         }
         names = [{queue["name"] for queue in queues} for queues in served]
         assert sorted(names, key=len) == [lanes, lanes | {"control"}]
@@ -370,13 +372,13 @@ class TestRatesThatWereSet:
         self, celery_setup: CeleryTestSetup, queue: UploadQueue, limits: Limits
     ) -> None:
         control = celery_setup.app.control
-        (answer,) = control.rate_limit(contract.UPLOAD, "30/m", reply=True)
+        (answer,) = control.rate_limit(protocol.UPLOAD, "30/m", reply=True)
         assert [*answer.values()] == [{"ok": "new rate limit set successfully"}]
         for name in ("default", "slow"):
-            assert limits.standing(name, Work.UPLOAD).rate == 30
-        (answer,) = control.rate_limit(contract.UPLOAD, "10/x", reply=True)
+            assert limits.status(name, Work.UPLOAD).rate == 30
+        (answer,) = control.rate_limit(protocol.UPLOAD, "10/x", reply=True)
         assert [*answer.values()] == [{"error": "'10/x' is no rate: write 10/s, 60/m or 500/h"}]
-        assert limits.standing("default", Work.UPLOAD).rate == 30
+        assert limits.status("default", Work.UPLOAD).rate == 30
 
     def test_by_the_form_in_flower(
         self, celery_setup: CeleryTestSetup, limits: Limits, flower: httpx2.Client
@@ -385,12 +387,12 @@ class TestRatesThatWereSet:
         (name,) = wait_until(lambda: [*ping()[0]], "the worker's name")
         wait_until(lambda: name in flower.get("/api/workers?refresh=1").json(), "Flower to see it")
         done = flower.post(
-            f"/api/task/rate-limit/{contract.UPLOAD}",
+            f"/api/task/rate-limit/{protocol.UPLOAD}",
             data={"workername": name, "ratelimit": "90/m"},
         )
         assert done.is_success, done.text
         for profile in ("default", "slow"):
-            assert limits.standing(profile, Work.UPLOAD).rate == 90
+            assert limits.status(profile, Work.UPLOAD).rate == 90
 
 
 def test_a_tier_nobody_knows_stops_the_worker(
@@ -480,7 +482,7 @@ class TestStorage:
         make_file: Callable[..., Path],
         quick: dict[str, Any],
     ) -> None:
-        limits.cool("default", Work.UPLOAD, 3600.0, "a quota")
+        limits.cool_down("default", Work.UPLOAD, 3600.0, "a quota")
         tickets = [queue.submit(make_file(f"{n}.mp4", self.SIZE), **quick) for n in range(3)]
 
         def all_wait() -> bool:
@@ -581,7 +583,7 @@ class TestTheCommands:
         wait_until(lambda: ended(queue, slow) == 60, "all of them")
 
     def test_what_holds(self, run: Callable[..., tuple[int, str]], limits: Limits) -> None:
-        limits.cool("default", Work.UPLOAD, 100.0, "a quota")
+        limits.cool_down("default", Work.UPLOAD, 100.0, "a quota")
         code, table = run("show")
         assert code == 0
         assert re.search(r"default +quick +upload +600/m +600/m +75% +(99|100) s: a quota", table)

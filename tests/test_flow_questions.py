@@ -11,7 +11,7 @@ import pytest
 import redis
 from pytest_celery import CeleryTestSetup
 
-from provider_uploads import Files, UploadFailedError, UploadQueue, contract, errors, generate
+from provider_uploads import Files, UploadFailedError, UploadQueue, errors, generate, protocol
 from provider_uploads.cli import main
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from provider_uploads.settings import settings
@@ -214,7 +214,7 @@ class TestStopping:
         )
         assert queue.question(ticket).prompt == "?"  # no end was written
         with redis.Redis(port=default_redis_broker.port) as client:
-            assert client.llen(f"{contract.KEY_PREFIX}transfer.questions") == 1
+            assert client.llen(f"{protocol.KEY_PREFIX}transfer.questions") == 1
 
 
 class TestCommand:

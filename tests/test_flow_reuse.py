@@ -13,11 +13,11 @@ import pytest
 import redis
 from pytest_celery import CeleryTestSetup
 
-from provider_uploads import Stage, UploadFailedError, UploadQueue, UploadResult, contract
+from provider_uploads import Stage, UploadFailedError, UploadQueue, UploadResult, protocol
 from provider_uploads.cli import main
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from provider_uploads.errors import UnknownTicketError, UploadCancelledError
-from provider_uploads.records import Copy
+from provider_uploads.schemas import Copy
 from provider_uploads.settings import settings
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, WorkerProcess, wait_until
@@ -250,7 +250,7 @@ def test_a_file_that_cannot_be_had_is_sent_again(
     assert (second.id != first.id, second.reused) == (True, False)
 
     # It says that it expires in 59 minutes, and it says so only in its row.
-    key = f"{contract.KEY_PREFIX}upload:{second.ticket}"
+    key = f"{protocol.KEY_PREFIX}upload:{second.ticket}"
     file = json.loads(str(raw.hget(key, "file")))
     file["expires_at"] = (datetime.now(UTC) + timedelta(minutes=59)).isoformat()
     raw.hset(key, "file", json.dumps(file))
@@ -346,11 +346,11 @@ class TestDelete:
         assert results(queue, third)[0].id == first.id
         assert queue.delete(owner) is Stage.ACTIVE  # twice is once
         celery_setup.app.send_task(
-            contract.SWEEP, kwargs={"at_provider": True}, queue=contract.CONTROL_QUEUE
+            protocol.SWEEP, kwargs={"at_provider": True}, queue=protocol.CONTROL_QUEUE
         )
         wait_until(
             lambda: any(
-                contract.SWEEP in line and "succeeded" in line
+                protocol.SWEEP in line and "succeeded" in line
                 for line in celery_setup.worker.logs().splitlines()
             ),
             "a sweep",
@@ -416,9 +416,9 @@ class TestDelete:
     ) -> None:
         ticket = queue.submit(make_file("a.txt"))
         results(queue, ticket)
-        celery_setup.app.control.cancel_consumer(contract.CONTROL_QUEUE, reply=True)
+        celery_setup.app.control.cancel_consumer(protocol.CONTROL_QUEUE, reply=True)
         assert queue.delete(ticket) is Stage.ACTIVE
-        assert raw.delete(f"{contract.KEY_PREFIX}{contract.CONTROL_QUEUE}") == 1
-        celery_setup.app.control.add_consumer(contract.CONTROL_QUEUE, reply=True)
+        assert raw.delete(f"{protocol.KEY_PREFIX}{protocol.CONTROL_QUEUE}") == 1
+        celery_setup.app.control.add_consumer(protocol.CONTROL_QUEUE, reply=True)
         assert [f.subject for f in queue.sweep(quiet_s=0, dry_run=False)] == [ticket]
         wait_until(lambda: names(gemini) == [] and gone(queue, ticket), "the deletion")

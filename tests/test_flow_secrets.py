@@ -11,7 +11,7 @@ import pytest
 import redis
 from pytest_celery import CeleryTestSetup
 
-from provider_uploads import UploadInactiveError, UploadQueue, contract
+from provider_uploads import UploadInactiveError, UploadQueue, protocol
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, WorkerProcess, wait_until
@@ -95,7 +95,7 @@ def test_neither_a_key_nor_a_session_url(
     assert "task-succeeded" in everything or "celeryev" in everything  # events were on
     assert [key for key in KEYS if key in everything] == []
     outside_the_ledger = [
-        command for command in traffic if f"{contract.KEY_PREFIX}upload:" not in command
+        command for command in traffic if f"{protocol.KEY_PREFIX}upload:" not in command
     ]
     assert len(outside_the_ledger) < len(traffic)
     assert "upload_id=" in everything  # the session URL is in the ledger, and only there

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from pytest_celery import CeleryTestSetup
 
-from provider_uploads import Stage, UploadInactiveError, UploadQueue, contract
+from provider_uploads import Stage, UploadInactiveError, UploadQueue, protocol
 from provider_uploads.emulator import FaultKind, LocalGemini, Operation
 from provider_uploads.errors import (
     SourceAddressError,
@@ -143,7 +143,7 @@ class TestSecrets:
         wait_until(lambda: any("celery-task-meta" in line for line in traffic), "a result")
 
         parts = ("only-the-ledger", "a-pass", "me:", "a-secret-only", "AKIAONLY")
-        outside = [line for line in traffic if f"{contract.KEY_PREFIX}upload:" not in line]
+        outside = [line for line in traffic if f"{protocol.KEY_PREFIX}upload:" not in line]
         assert any("only-the-ledger" in line for line in traffic)
         log = celery_setup.worker.logs()
         assert "DEBUG" in log
@@ -152,7 +152,7 @@ class TestSecrets:
         for ticket in (good, bad):
             assert "only-the-ledger" not in queue.status(ticket).model_dump_json()
             with default_redis_broker.client as client:
-                kept = client.hgetall(f"{contract.KEY_PREFIX}upload:{ticket}")
+                kept = client.hgetall(f"{protocol.KEY_PREFIX}upload:{ticket}")
             assert "only-the-ledger" not in str(kept)
 
 
@@ -200,7 +200,7 @@ def test_staged_copies_are_gone_at_every_end(
         with pytest.raises(error):
             queue.result(ticket, timeout_s=30)
         assert queue.status(ticket).stage is stage
-    wait_until(lambda: f"{contract.UNSTAGE}[" in celery_setup.worker.logs(), "a second try")
+    wait_until(lambda: f"{protocol.UNSTAGE}[" in celery_setup.worker.logs(), "a second try")
     (staging / stuck_there).rmdir()
     (staging / stuck_there).write_bytes(b"x")
     wait_until(lambda: not list(staging.iterdir()), "the removals")

@@ -11,7 +11,7 @@ from celery import Celery
 from celery.result import AsyncResult
 from pytest_celery import CeleryTestSetup
 
-from provider_uploads import Stage, UploadQueue, UploadResult, contract
+from provider_uploads import Stage, UploadQueue, UploadResult, protocol
 from provider_uploads.emulator import LocalGemini
 from tests.nodes import RedisProcess, wait_until
 
@@ -76,7 +76,7 @@ def test_many_files_in_one_message(
     assert [result.display_name for result in results] == [path.name for path in paths]
     assert [result.size_bytes for result in results] == list(range(30))  # 0: an empty file works
     assert len(gemini.files()) == 30
-    assert celery_setup.worker.logs().count(contract.INGEST + "[") == 2  # received, succeeded
+    assert celery_setup.worker.logs().count(protocol.INGEST + "[") == 2  # received, succeeded
 
 
 def test_the_result_is_in_celerys_backend_too(
@@ -110,7 +110,7 @@ def test_a_message_from_another_application_is_served(
         "patience": {"poll_s": 0.1},
     }
     default_worker_app.send_task(
-        contract.UPLOAD, args=(payload,), task_id=ticket, queue=contract.TRANSFER_QUEUE
+        protocol.UPLOAD, args=(payload,), task_id=ticket, queue=protocol.TRANSFER_QUEUE
     )
     wait_until(lambda: gemini_has(queue, ticket), "a row for the foreign message")
     assert queue.result(ticket, timeout_s=20).display_name == "from elsewhere"

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pytest_celery import CeleryTestSetup
 
-from provider_uploads import Stage, UploadQueue, contract
+from provider_uploads import Stage, UploadQueue, protocol
 from provider_uploads.emulator import EmulatorConfig, LocalGemini
 from tests.conftest import KEY
 from tests.nodes import ROOT, RedisProcess, WorkerProcess, wait_until
@@ -36,7 +36,7 @@ def test_a_worker_that_died_looking_for_messages_is_soon_out_of_the_way(
     done = subprocess.run([sys.executable, "-c", dying], cwd=ROOT, env=env)
     assert done.returncode == -signal.SIGKILL
     with default_redis_broker.client as client:
-        assert 0 < client.ttl(f"{contract.KEY_PREFIX}unacked_mutex") <= 5
+        assert 0 < client.ttl(f"{protocol.KEY_PREFIX}unacked_mutex") <= 5
 
 
 class TestShortVisibility:
@@ -76,8 +76,8 @@ class TestShortVisibility:
         assert [result.polls for result in results] == [1, 1]
         logs = celery_setup.worker.logs() + other.logs()
         for ticket in tickets:
-            assert logs.count(f"{contract.UPLOAD}[{ticket}] received") == 1
-            assert logs.count(f"{contract.POLL}[{ticket}] received") == 1
+            assert logs.count(f"{protocol.UPLOAD}[{ticket}] received") == 1
+            assert logs.count(f"{protocol.POLL}[{ticket}] received") == 1
         operations = gemini.counters()["operations"]
         assert operations["upload"]["requests"] == operations["get"]["requests"] == 2
 

@@ -1,4 +1,4 @@
-"""The provider through google-genai: names, keys, patience, and life without the package."""
+"""The provider through google-genai: names, keys, poll_policy, and life without the package."""
 
 from __future__ import annotations
 
@@ -23,10 +23,13 @@ from provider_uploads.errors import (
     ProviderUploadsError,
     RateLimitedError,
 )
-from provider_uploads.gemini import Gemini
-from provider_uploads.records import ProviderFile
+from provider_uploads.providers import open_provider
+from provider_uploads.providers.base import Provider
+from provider_uploads.providers.gemini import Gemini
+from provider_uploads.requests import request_for
+from provider_uploads.schemas import ProviderFile
 from provider_uploads.settings import settings
-from provider_uploads.sources import open_source
+from provider_uploads.sources.open import open_source
 from tests.conftest import KEY, profile_at
 from tests.test_resumable import NAME, SECRET, Say, Wire, final, refused, resource
 
@@ -51,15 +54,11 @@ def client_at() -> Iterator[Callable[..., Gemini]]:
         client.close()
 
 
-def upload(client: Gemini, path: Path, name: str = NAME) -> ProviderFile:
+def upload(client: Provider, path: Path, name: str = NAME) -> ProviderFile:
     with open_source(path) as source:
-        session_url = client.sender.start(
-            name=name,
-            display_name=path.name,
-            mime_type="video/mp4",
-            size_bytes=source.size_bytes,
-        )
-        return client.sender.send(session_url, source, name=name)
+        request = request_for(path, path.name, "video/mp4", {}, True)
+        session_url = client.start(name, request, source.size_bytes)
+        return client.send(session_url, source, name=name)
 
 
 class TestFiles:
@@ -284,14 +283,14 @@ class TestFromSettings:
         monkeypatch.setenv("GEMINI_API_KEY", KEY)
         monkeypatch.setenv("PROVIDER_UPLOADS_BASE_URL", gemini.url)
         monkeypatch.setenv("PROVIDER_UPLOADS_API_VERSION", "v1")
-        with Gemini.of_profile() as client:
+        with open_provider() as client:
             upload(client, make_file())
             assert client.get(NAME).name == NAME
         assert gemini.counters()["operations"]["get"]["requests"] == 1
 
     def test_without_a_key(self) -> None:
         with pytest.raises(MissingCredentialsError, match="Set GEMINI_API_KEY"):
-            Gemini.of_profile()
+            open_provider()
 
     def test_variables_of_the_sdk_do_not_lead_elsewhere(
         self, gemini: LocalGemini, monkeypatch: pytest.MonkeyPatch, make_file: Callable[..., Path]
@@ -305,7 +304,7 @@ class TestFromSettings:
         monkeypatch.setenv("GOOGLE_GEMINI_BASE_URL", "http://127.0.0.1:1")
         monkeypatch.setenv("GOOGLE_GENAI_API_VERSION", "v9")
         settings.cache_clear()
-        with Gemini.of_profile() as client:
+        with open_provider() as client:
             upload(client, make_file())
             assert client.get(NAME).name == NAME
 
@@ -340,7 +339,7 @@ class TestWithoutThePackage:
             """if True:
             from provider_uploads.errors import MissingDependencyError
             try:
-                import provider_uploads.gemini
+                import provider_uploads.providers.gemini
             except MissingDependencyError as error:
                 print(error)
             """,

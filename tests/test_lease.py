@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 import redis
 
-from provider_uploads import contract
+from provider_uploads import protocol
 from provider_uploads.errors import QueueUnavailableError
-from provider_uploads.lease import Lease
-from provider_uploads.ledger import Ledger
+from provider_uploads.ledger.lease import Lease
+from provider_uploads.ledger.uploads import Ledger
 from tests.nodes import RedisProcess, wait_until
 
 #: Short enough to wait for, long enough for a busy machine.
@@ -37,7 +37,7 @@ def raw(redis_url: str) -> Iterator[Any]:
 
 
 def key(ticket: str = "t") -> str:
-    return f"{contract.KEY_PREFIX}lease:{ticket}"
+    return f"{protocol.KEY_PREFIX}lease:{ticket}"
 
 
 def held(lease: Lease | None) -> Lease:
@@ -193,7 +193,7 @@ class TestForks:
         code = f"""
             import json, os, time
             from contextlib import ExitStack
-            from provider_uploads.ledger import Ledger
+            from provider_uploads.ledger.uploads import Ledger
             ledger = Ledger({redis_url!r})
             with ExitStack() as stack:
                 parent = stack.enter_context(ledger.lease("parent", {TTL_S}))
@@ -219,7 +219,7 @@ class TestForks:
         code = f"""
             import json, os, time
             import redis
-            from provider_uploads.ledger import Ledger
+            from provider_uploads.ledger.uploads import Ledger
             ledger = Ledger({redis_url!r})
             held = ledger.lease("parent", {TTL_S}); held.__enter__()
             read, write = os.pipe()

@@ -10,18 +10,21 @@ from typing import Any
 import pytest
 import redis
 
-from provider_uploads import contract
+from provider_uploads import protocol
 from provider_uploads.errors import (
     NewerPayloadError,
     QueueUnavailableError,
+    SourceNotFoundError,
     UnknownTicketError,
     UploadCancelledError,
     UploadFailedError,
     UploadInactiveError,
 )
-from provider_uploads.ledger import OPEN_KEY, ROW_KEPT_S, Ledger
-from provider_uploads.records import Copy, Patience, ProviderFile, Stage, UploadRequest
-from provider_uploads.rows import Row, Verdict
+from provider_uploads.ledger.connection import ROW_KEPT_S
+from provider_uploads.ledger.open_uploads import OpenUploads
+from provider_uploads.ledger.state import ClaimResult, UploadState
+from provider_uploads.ledger.uploads import OPEN_KEY, Ledger
+from provider_uploads.schemas import Copy, PollPolicy, ProviderFile, Stage, UploadRequest
 from tests.nodes import RedisProcess, free_port
 
 SESSION = "http://h/upload?upload_id=s3cret"
@@ -38,7 +41,7 @@ def raw(redis_url: str) -> Iterator[Any]:
 
 
 def key(ticket: str = T) -> str:
-    return f"{contract.KEY_PREFIX}upload:{ticket}"
+    return f"{protocol.KEY_PREFIX}upload:{ticket}"
 
 
 def request(ticket: str = T, **changes: Any) -> UploadRequest:
@@ -49,7 +52,7 @@ def request(ticket: str = T, **changes: Any) -> UploadRequest:
             "display_name": "clip.mp4",
             "mime_type": "video/mp4",
             "size_bytes": 10,
-            "patience": Patience(timeout_s=60),
+            "patience": PollPolicy(timeout_s=60),
             **changes,
         }
     )
@@ -57,7 +60,7 @@ def request(ticket: str = T, **changes: Any) -> UploadRequest:
 
 def file(state: str = "PROCESSING") -> ProviderFile:
     return ProviderFile(
-        name=contract.file_name(T, 0),
+        name=protocol.file_name(T, 0),
         uri="http://h/v1beta/files/x",
         state=state,
         mime_type="video/mp4",
@@ -70,10 +73,10 @@ FAILURE = UploadFailedError("files/x", "FAILED", {"message": "no frames"})
 TIMEOUT = UploadInactiveError("files/x", "PROCESSING", 60.0, 3, "deleting")
 
 
-def brought_to(ledger: Ledger, stage: Stage) -> Row:
+def brought_to(ledger: Ledger, stage: Stage) -> UploadState:
     """Bring a new upload to a stage by the way uploads go."""
     ledger.open([request()])
-    row: Row | None = ledger.read(T)
+    row: UploadState | None = ledger.read(T)
     assert row
     if stage is Stage.CANCELLED:
         ledger.withdrawn([T])
@@ -119,7 +122,7 @@ class TestTheWay:
         stored = ledger.read(T)
         result = stored.result()
         assert active.result() == result
-        assert (result.state, result.id, result.polls) == ("ACTIVE", contract.file_name(T, 0), 0)
+        assert (result.state, result.id, result.polls) == ("ACTIVE", protocol.file_name(T, 0), 0)
         status = ledger.statuses([T])[0]
         assert (status.stage, status.id, status.uri) == (Stage.ACTIVE, result.id, result.uri)
         assert (status.queued_s, status.upload_s, status.processing_s) == (
@@ -156,9 +159,9 @@ class TestTheWay:
 
     def test_notes_and_stumbles(self, ledger: Ledger) -> None:
         row = brought_to(ledger, Stage.QUEUED)
-        ledger.stumbled(T, "first")
-        ledger.stumbled(T, "second")
-        assert (ledger.read(T).note, ledger.read(T).stumbles) == ("second", 2)
+        ledger.attempt_failed(T, "first")
+        ledger.attempt_failed(T, "second")
+        assert (ledger.read(T).note, ledger.read(T).failed_attempts) == ("second", 2)
         ledger.note(T, "waits")
         assert ledger.statuses([T])[0].note == "waits"
         ledger.uploading(row, SESSION)
@@ -170,7 +173,7 @@ class TestTheWay:
         ledger.next_generation(row)
         row = ledger.read(T)
         assert (row.generation, row.session_url, row.sent_bytes) == (1, None, 0)
-        assert row.names == [contract.file_name(T, 0), contract.file_name(T, 1)]
+        assert row.names == [protocol.file_name(T, 0), protocol.file_name(T, 1)]
 
     def test_the_time_of_the_first_byte_stays(self, ledger: Ledger) -> None:
         row = brought_to(ledger, Stage.UPLOADING)
@@ -183,6 +186,8 @@ class TestTheWay:
         ledger.open([request(cleanup_on_timeout=wanted)])
         assert ledger.left_behind(T) is False
         ledger.uploading(ledger.read(T), SESSION)
+        assert ledger.left_behind(T) is False  # while it lives
+        ledger.failed(T, SourceNotFoundError("/gone"))
         assert ledger.left_behind(T) is wanted
         ledger.deleted(T)
         assert ledger.left_behind(T) is False
@@ -191,7 +196,7 @@ class TestTheWay:
 
 
 #: Each write, and the stages in which it may happen.
-WRITES: dict[str, tuple[Callable[[Ledger, Row], Any], set[Stage]]] = {
+WRITES: dict[str, tuple[Callable[[Ledger, UploadState], Any], set[Stage]]] = {
     "uploading": (
         lambda ledger, row: ledger.uploading(row, SESSION + "-new"),
         {Stage.QUEUED, Stage.UPLOADING},
@@ -219,7 +224,7 @@ WRITES: dict[str, tuple[Callable[[Ledger, Row], Any], set[Stage]]] = {
         {Stage.QUEUED, Stage.UPLOADING, Stage.PROCESSING},
     ),
     "stumbled": (
-        lambda ledger, row: ledger.stumbled(T, "x"),
+        lambda ledger, row: ledger.attempt_failed(T, "x"),
         {Stage.QUEUED, Stage.UPLOADING, Stage.PROCESSING},
     ),
 }
@@ -284,28 +289,28 @@ class TestRefusedWrites:
 
 
 #: stage, look and tag in the row; attempt and tag of the message; the verdict.
-LOOKS: list[tuple[Stage, int | None, str | None, int, str, Verdict]] = [
-    (Stage.PROCESSING, None, None, 0, "a", Verdict.GO),
-    (Stage.PROCESSING, 0, "a", 0, "a", Verdict.GO),  # again after a crash
-    (Stage.PROCESSING, 0, "a", 0, "b", Verdict.STALE),  # a copy
-    (Stage.PROCESSING, 0, "a", 1, "b", Verdict.GO),
-    (Stage.PROCESSING, 0, "a", 5, "b", Verdict.GO),
-    (Stage.PROCESSING, 3, "a", 2, "a", Verdict.STALE),
-    (Stage.PROCESSING, 3, "a", 2, "b", Verdict.STALE),
-    (Stage.PROCESSING, 9, "a", 10, "b", Verdict.GO),  # numbers, not texts
-    (Stage.PROCESSING, 10, "a", 9, "b", Verdict.STALE),
+LOOKS: list[tuple[Stage, int | None, str | None, int, str, ClaimResult]] = [
+    (Stage.PROCESSING, None, None, 0, "a", ClaimResult.GO),
+    (Stage.PROCESSING, 0, "a", 0, "a", ClaimResult.GO),  # again after a crash
+    (Stage.PROCESSING, 0, "a", 0, "b", ClaimResult.STALE),  # a copy
+    (Stage.PROCESSING, 0, "a", 1, "b", ClaimResult.GO),
+    (Stage.PROCESSING, 0, "a", 5, "b", ClaimResult.GO),
+    (Stage.PROCESSING, 3, "a", 2, "a", ClaimResult.STALE),
+    (Stage.PROCESSING, 3, "a", 2, "b", ClaimResult.STALE),
+    (Stage.PROCESSING, 9, "a", 10, "b", ClaimResult.GO),  # numbers, not texts
+    (Stage.PROCESSING, 10, "a", 9, "b", ClaimResult.STALE),
     *(
         (stage, look, "a", attempt, tag, verdict)
         for stage in (Stage.ACTIVE, Stage.FAILED, Stage.TIMED_OUT, Stage.CANCELLED)
         for look, attempt, tag, verdict in [
-            (2, 2, "a", Verdict.ANSWER),
-            (2, 2, "b", Verdict.STALE),
-            (2, 1, "a", Verdict.STALE),
-            (2, 3, "b", Verdict.ANSWER if stage is Stage.CANCELLED else Verdict.STALE),
+            (2, 2, "a", ClaimResult.ANSWER),
+            (2, 2, "b", ClaimResult.STALE),
+            (2, 1, "a", ClaimResult.STALE),
+            (2, 3, "b", ClaimResult.ANSWER if stage is Stage.CANCELLED else ClaimResult.STALE),
         ]
     ),
-    (Stage.QUEUED, None, None, 0, "a", Verdict.STALE),
-    (Stage.UPLOADING, None, None, 0, "a", Verdict.STALE),
+    (Stage.QUEUED, None, None, 0, "a", ClaimResult.STALE),
+    (Stage.UPLOADING, None, None, 0, "a", ClaimResult.STALE),
 ]
 
 
@@ -320,27 +325,27 @@ class TestClaims:
         tag: str | None,
         attempt: int,
         mine: str,
-        verdict: Verdict,
+        verdict: ClaimResult,
     ) -> None:
         ledger.open([request()])
         raw.hset(key(), "stage", stage)
         if look is not None:
             raw.hset(key(), mapping={"look": look, "tag": tag, "polls": 4})
-        said, now, row = ledger.claim_look(T, attempt, mine)
+        said, now, row = ledger.claim_poll(T, attempt, mine)
         assert said is verdict
         seconds, micros = raw.time()
         assert now == pytest.approx(seconds + micros / 1e6, abs=5)
         stored = ledger.read(T)
         assert row == stored
-        if verdict is Verdict.GO:
-            assert (stored.look, stored.tag) == (attempt, mine)
+        if verdict is ClaimResult.GO:
+            assert (stored.claimed_poll, stored.delivery_tag) == (attempt, mine)
             assert stored.polls == (1 if look is None else 5)
         else:
-            assert (stored.look, stored.tag) == (-1 if look is None else look, tag)
+            assert (stored.claimed_poll, stored.delivery_tag) == (-1 if look is None else look, tag)
 
     def test_a_look_at_nothing(self, ledger: Ledger, raw: Any) -> None:
         with pytest.raises(UnknownTicketError):
-            ledger.claim_look(T, 0, "a")
+            ledger.claim_poll(T, 0, "a")
         assert raw.keys("*") == []
 
     def test_of_many_copies_one_goes(self, ledger: Ledger) -> None:
@@ -349,33 +354,35 @@ class TestClaims:
 
         def claim(tag: str) -> None:
             start.wait()
-            said.append(ledger.claim_look(T, 0, tag)[0])
+            said.append(ledger.claim_poll(T, 0, tag)[0])
 
         threads = [threading.Thread(target=claim, args=(str(n),)) for n in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-        assert sorted(said) == sorted([Verdict.GO] + [Verdict.STALE] * 7)
+        assert sorted(said) == sorted([ClaimResult.GO] + [ClaimResult.STALE] * 7)
 
     @pytest.mark.parametrize(
-        ("stage", "look", "verdict"),
+        ("stage", "poll", "claim"),
         [
-            (Stage.QUEUED, -1, Verdict.GO),
-            (Stage.UPLOADING, -1, Verdict.GO),
-            (Stage.PROCESSING, -1, Verdict.ANSWER),  # the look may never have been published
-            (Stage.PROCESSING, 0, Verdict.STALE),
-            (Stage.ACTIVE, -1, Verdict.ANSWER),
-            (Stage.ACTIVE, 3, Verdict.STALE),
-            (Stage.FAILED, -1, Verdict.ANSWER),
-            (Stage.FAILED, 0, Verdict.STALE),
-            (Stage.TIMED_OUT, 5, Verdict.STALE),
-            (Stage.CANCELLED, -1, Verdict.ANSWER),
-            (Stage.CANCELLED, 0, Verdict.STALE),
+            (Stage.QUEUED, -1, ClaimResult.GO),
+            (Stage.UPLOADING, -1, ClaimResult.GO),
+            (Stage.PROCESSING, -1, ClaimResult.ANSWER),  # the poll may never have been published
+            (Stage.PROCESSING, 0, ClaimResult.STALE),
+            (Stage.ACTIVE, -1, ClaimResult.ANSWER),
+            (Stage.ACTIVE, 3, ClaimResult.STALE),
+            (Stage.FAILED, -1, ClaimResult.ANSWER),
+            (Stage.FAILED, 0, ClaimResult.STALE),
+            (Stage.TIMED_OUT, 5, ClaimResult.STALE),
+            (Stage.CANCELLED, -1, ClaimResult.ANSWER),
+            (Stage.CANCELLED, 0, ClaimResult.STALE),
         ],
     )
-    def test_uploads(self, stage: Stage, look: int, verdict: Verdict) -> None:
-        assert Row(request=request(), stage=stage, look=look).claim_upload() is verdict
+    def test_uploads(self, stage: Stage, poll: int, claim: ClaimResult) -> None:
+        assert (
+            UploadState(request=request(), stage=stage, claimed_poll=poll).claim_upload() is claim
+        )
 
 
 class TestReading:
@@ -418,7 +425,7 @@ class TestReading:
     def test_scripts_that_redis_forgot_are_sent_again(self, ledger: Ledger, raw: Any) -> None:
         brought_to(ledger, Stage.PROCESSING)
         raw.script_flush()
-        assert ledger.claim_look(T, 0, "a")[0] is Verdict.GO
+        assert ledger.claim_poll(T, 0, "a")[0] is ClaimResult.GO
         raw.script_flush()
         ledger.failed(T, FAILURE)
         raw.script_flush()
@@ -436,7 +443,7 @@ class TestReading:
         for ask in (
             lambda: ledger.read(T),
             lambda: ledger.statuses([T]),
-            lambda: ledger.claim_look(T, 0, "a"),
+            lambda: ledger.claim_poll(T, 0, "a"),
         ):
             with pytest.raises(NewerPayloadError):
                 ask()
@@ -468,7 +475,7 @@ class TestTimes:
     def test_seconds_in_each_step(
         self, times: dict[str, float], seconds: tuple[float, float, float]
     ) -> None:
-        row = Row(request=request(), stage=Stage.QUEUED, queued_at=100, **times)
+        row = UploadState(request=request(), stage=Stage.QUEUED, queued_at=100, **times)
         assert tuple(row.seconds(140).values()) == seconds
 
     @pytest.mark.parametrize("stage", Stage)
@@ -529,7 +536,7 @@ class TestRedisTrouble:
 
     @staticmethod
     def calls(ledger: Ledger) -> list[Callable[[], Any]]:
-        row = Row(request=request(), stage=Stage.UPLOADING)
+        row = UploadState(request=request(), stage=Stage.UPLOADING)
         return [
             lambda: ledger.read(T),
             lambda: ledger.statuses([T]),
@@ -539,27 +546,27 @@ class TestRedisTrouble:
             lambda: ledger.next_generation(row),
             lambda: ledger.progress(T, 1),
             lambda: ledger.note(T, "x"),
-            lambda: ledger.stumbled(T, "x"),
+            lambda: ledger.attempt_failed(T, "x"),
             lambda: ledger.processing(row, file()),
             lambda: ledger.active(row, file()),
             lambda: ledger.failed(T, FAILURE),
             lambda: ledger.withdrawn([T]),
             lambda: ledger.deleted(T),
-            lambda: ledger.claim_look(T, 0, "a"),
+            lambda: ledger.claim_poll(T, 0, "a"),
             lambda: ledger.lease(T, 1).__enter__(),
         ]
 
 
 def test_the_oldest_that_has_not_begun(ledger: Ledger, raw: Any) -> None:
-    assert ledger.oldest_queued() is None
+    assert OpenUploads(ledger).oldest_queued() is None
     ledger.open([request(ticket) for ticket in TICKETS[:4]])
     for ticket, ago_s in zip(TICKETS, (10, 30, 20, 90), strict=False):
         raw.hset(key(ticket), "queued_at", raw.time()[0] - ago_s)
     ledger.cancelled(TICKETS[3])
-    ledger.stumbled(TICKETS[1], "it comes back")  # its row is the last that changed
-    found = ledger.oldest_queued()
+    ledger.attempt_failed(TICKETS[1], "it comes back")  # its row is the last that changed
+    found = OpenUploads(ledger).oldest_queued()
     assert found
     ticket, waited_s, said = found
     assert (ticket, said) == (TICKETS[1], "it comes back")
     assert 29 < waited_s < 35
-    assert ledger.oldest_queued(most=2) is not None
+    assert OpenUploads(ledger).oldest_queued(most=2) is not None

@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 
 from provider_uploads import Files, ProviderFile, UploadQueue, generate, upload_and_wait_active
-from provider_uploads.contract import file_name
 from provider_uploads.errors import FileGoneError, InvalidCredentialsError
-from provider_uploads.gemini import Gemini
+from provider_uploads.local.samples import make_samples
+from provider_uploads.local.stack import Stack, StackOptions
+from provider_uploads.protocol import file_name
+from provider_uploads.providers import open_provider
 from provider_uploads.questions import DEFAULT_MODEL
-from provider_uploads.records import UploadRequest
-from provider_uploads.samples import make_samples
+from provider_uploads.schemas import UploadRequest
 from provider_uploads.settings import settings
-from provider_uploads.sources import open_source
-from provider_uploads.stack import Stack, StackOptions
+from provider_uploads.sources.open import open_source
 
 MIB = 1024**2
 
@@ -119,14 +119,14 @@ def test_a_transfer_that_stopped_goes_on_where_the_service_stands(service: Servi
         if sent_bytes > 5 * MIB:
             raise InterruptedError
 
-    with Gemini.of_profile() as gemini, open_source(request.source) as source:
+    with open_provider() as gemini, open_source(request.source) as source:
         session_url = gemini.start(name, request, source.size_bytes)
         with pytest.raises(InterruptedError):
-            gemini.sender.send(session_url, source, name=name, on_progress=stop)
-        file: ProviderFile = gemini.sender.send(session_url, source, name=name, resume=True)
+            gemini.send(session_url, source, name=name, on_progress=stop)
+        file: ProviderFile = gemini.send(session_url, source, name=name, resume=True)
         assert (file.name, file.size_bytes) == (name, 9 * MIB)
         # Finished, it gives the same answer again.
-        assert gemini.sender.query(session_url, name).file is not None
+        assert isinstance(gemini.query(session_url, name), ProviderFile)
 
 
 def test_a_key_nobody_knows(service: Service) -> None:

@@ -13,9 +13,9 @@ from provider_uploads.errors import (
     SourceNotFoundError,
     SourceSchemeError,
 )
-from provider_uploads.intake import request_for
+from provider_uploads.requests import request_for
 from provider_uploads.settings import settings
-from provider_uploads.sources import open_source
+from provider_uploads.sources.open import open_source
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provider_uploads.mime import UNKNOWN, guess_type
-from provider_uploads.records import UploadRequest, checked
+from provider_uploads.schemas import UploadRequest, checked
+from provider_uploads.sources.mime import UNKNOWN, guess_type
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_it_is_the_same_on_every_machine(tmp_path: Path) -> None:
     code = (
         "import mimetypes; mimetypes.add_type('application/x-theirs', '.mp4')\n"
         "mimetypes.init(); mimetypes.add_type('application/x-theirs', '.pdf')\n"
-        "from provider_uploads.mime import guess_type\n"
+        "from provider_uploads.sources.mime import guess_type\n"
         "print(guess_type('a.mp4'), guess_type('a.pdf'))"
     )
     done = subprocess.run(
@@ -91,7 +91,7 @@ def test_it_is_the_same_on_every_machine(tmp_path: Path) -> None:
 
 
 def test_no_name_means_two_things() -> None:
-    from provider_uploads import mime
+    from provider_uploads.sources import mime
 
     assert not mime._PLAIN_TEXT & set(mime._DOCUMENTED)
     assert all(suffix == suffix.lower() for suffix in mime._PLAIN_TEXT | set(mime._DOCUMENTED))

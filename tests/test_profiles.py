@@ -6,6 +6,7 @@ import pytest
 
 from provider_uploads.errors import ConfigurationError, MissingCredentialsError
 from provider_uploads.profiles import GEMINI_URL, Profile
+from provider_uploads.providers.capabilities import capabilities_of
 from provider_uploads.settings import settings
 
 PREFIX = "PROVIDER_UPLOADS_PROFILES__BATCH__"
@@ -25,7 +26,7 @@ class TestFromTheEnvironment:
         batch, default = settings().profile("batch"), settings().profile()
         assert (batch.key(), default.key()) == ("batch-key", "default-key")
         assert (batch.base_url, default.base_url) == ("http://gateway:8080/genai", GEMINI_URL)
-        assert (batch.provider.name, default.provider.name) == ("openai", "google")
+        assert (capabilities_of(batch).name, capabilities_of(default).name) == ("openai", "google")
         assert (batch.name, default.name) == ("batch", "default")
         assert not default.headers
 
@@ -84,11 +85,11 @@ def test_names_that_no_variable_can_have(monkeypatch: pytest.MonkeyPatch, name: 
 )
 def test_who_answers(base_url: str, header: str | None, name: str, through_gateway: bool) -> None:
     headers = {"x-model-provider": header} if header else {}
-    found = Profile.model_validate({"base_url": base_url, "headers": headers}).provider
-    assert (found.name, found.through_gateway) == (name, through_gateway)
+    found = capabilities_of(Profile.model_validate({"base_url": base_url, "headers": headers}))
+    assert (found.name, not found.takes_names) == (name, through_gateway)
 
 
 def test_an_unknown_provider_is_refused() -> None:
     profile = Profile.model_validate({"headers": {"x-model-provider": "mistral"}})
     with pytest.raises(ConfigurationError, match="known: gemini, openai, anthropic, bedrock"):
-        _ = profile.provider
+        capabilities_of(profile)

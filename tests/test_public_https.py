@@ -21,17 +21,18 @@ from provider_uploads.errors import (
     SourceUnavailableError,
     SourceUnreadableError,
 )
-from provider_uploads.public_https import MOST_REDIRECTS
-from provider_uploads.public_network import is_allowed, is_public
-from provider_uploads.records import MAX_FILE_BYTES
-from provider_uploads.sources import Reach, Source, open_source
+from provider_uploads.protocol import MAX_FILE_BYTES
+from provider_uploads.sources.base import Source, SourcePolicy
+from provider_uploads.sources.https import MOST_REDIRECTS
+from provider_uploads.sources.network import is_allowed, is_public
+from provider_uploads.sources.open import open_source
 from tests.nodes import free_port
 from tests.origins import Answer, Origin, plain, truncated, whole
 
 CONTENT = random.Random(2).randbytes(700_000)
 HERE = ip_network("127.0.0.0/8")
-REACH = Reach(schemes=frozenset({"https"}), https_networks=(HERE,), https_timeout_s=20)
-PUBLIC_ONLY = Reach(schemes=frozenset({"https"}), https_timeout_s=20)
+REACH = SourcePolicy(schemes=frozenset({"https"}), https_networks=(HERE,), https_timeout_s=20)
+PUBLIC_ONLY = SourcePolicy(schemes=frozenset({"https"}), https_timeout_s=20)
 
 
 @pytest.fixture(autouse=True)
@@ -83,7 +84,9 @@ class TestAddresses:
             inner.settimeout(0)
             port = inner.getsockname()[1]
             origin.always = plain(302, Location=f"https://127.0.0.2:{port}/x")
-            only = Reach(schemes=frozenset({"https"}), https_networks=(ip_network("127.0.0.1"),))
+            only = SourcePolicy(
+                schemes=frozenset({"https"}), https_networks=(ip_network("127.0.0.1"),)
+            )
             with pytest.raises(SourceAddressError, match=r"127\.0\.0\.2 has no public"):
                 open_source(f"{origin.url}/x", only)
             with pytest.raises(BlockingIOError):
@@ -219,7 +222,7 @@ class TestRefusals:
                 to.wfile.write(b"x")
 
         origin.always = answer
-        hasty = Reach(schemes=REACH.schemes, https_networks=(HERE,), https_timeout_s=0.5)
+        hasty = SourcePolicy(schemes=REACH.schemes, https_networks=(HERE,), https_timeout_s=0.5)
         begun = time.monotonic()
         with (
             pytest.raises(SourceUnreadableError, match=r"longer than 0\.5 s"),

@@ -11,12 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from provider_uploads import contract
+from provider_uploads import protocol
 from provider_uploads.errors import InvalidRequestError, NewerPayloadError
-from provider_uploads.records import (
-    MAX_DISPLAY_NAME,
+from provider_uploads.protocol import MAX_DISPLAY_NAME
+from provider_uploads.schemas import (
     Copy,
-    Patience,
+    PollPolicy,
     ProviderFile,
     Stage,
     UploadRequest,
@@ -49,17 +49,17 @@ class TestUploadRequest:
 
     def test_left_out_is_the_default(self) -> None:
         request = UploadRequest.read(payload())
-        assert request.patience == Patience(
+        assert request.poll_policy == PollPolicy(
             timeout_s=120, poll_s=2, max_poll_s=10, backoff_factor=1.5, jitter_s=0.2
         )
         assert request.cleanup_on_timeout is True
 
-    @pytest.mark.parametrize("version", [contract.PAYLOAD_VERSION + 1, 99])
+    @pytest.mark.parametrize("version", [protocol.PAYLOAD_VERSION + 1, 99])
     def test_a_newer_payload_is_known_as_one(self, version: int) -> None:
         """Whatever else is in it: only a newer worker can tell."""
         with pytest.raises(NewerPayloadError) as caught:
             UploadRequest.read({"version": version, "unheard": "of"})
-        assert caught.value.args == (version, contract.PAYLOAD_VERSION)
+        assert caught.value.args == (version, protocol.PAYLOAD_VERSION)
 
     @pytest.mark.parametrize(
         ("changes", "field"),
@@ -132,13 +132,13 @@ def test_mime_types_that_are_none(written: str) -> None:
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf, "soon", [], {}])
 def test_patience_takes_seconds(field: str, value: Any) -> None:
     with pytest.raises(InvalidRequestError, match=field):
-        checked(Patience, {field: value})
+        checked(PollPolicy, {field: value})
 
 
 @given(st.floats(1e-6, 1e9), st.floats(1, 1e6), st.floats(0, 1e6))
 def test_patience_survives_json(poll_s: float, factor: float, jitter_s: float) -> None:
-    made = Patience(poll_s=poll_s, max_poll_s=None, backoff_factor=factor, jitter_s=jitter_s)
-    assert Patience.model_validate_json(made.model_dump_json()) == made
+    made = PollPolicy(poll_s=poll_s, max_poll_s=None, backoff_factor=factor, jitter_s=jitter_s)
+    assert PollPolicy.model_validate_json(made.model_dump_json()) == made
 
 
 def test_the_last_four_stages_are_ends() -> None:
@@ -148,7 +148,7 @@ def test_the_last_four_stages_are_ends() -> None:
     ]
 
 
-@pytest.mark.parametrize("record", [ProviderFile, UploadResult, UploadStatus, Patience])
+@pytest.mark.parametrize("record", [ProviderFile, UploadResult, UploadStatus, PollPolicy])
 def test_unknown_fields_are_refused(record: type[ProviderFile]) -> None:
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         record.model_validate({"unheard": "of"})
@@ -163,7 +163,7 @@ def test_results_and_statuses_survive_json() -> None:
     result = UploadResult(
         ticket=ID,
         provider="google",
-        id=contract.file_name(ID, 0),
+        id=protocol.file_name(ID, 0),
         uri="https://x/files/y",
         state="ACTIVE",
         mime_type="video/mp4",
@@ -191,6 +191,6 @@ def test_results_and_statuses_survive_json() -> None:
 
 
 def test_the_provider_s_names_are_short_enough_and_lower_case() -> None:
-    name = contract.file_name(ID, 9999)
+    name = protocol.file_name(ID, 9999)
     assert name == f"files/pu-{ID}-9999"
     assert len(name.removeprefix("files/")) <= 40

@@ -33,8 +33,8 @@ from provider_uploads.errors import (
     ResultTimeoutError,
     SourceNotFoundError,
 )
-from provider_uploads.records import Patience
-from provider_uploads.refusals import provider_call, refusal
+from provider_uploads.providers.error_mapping import error_for, mapped_errors
+from provider_uploads.schemas import PollPolicy
 
 NAME = "files/pu-1"
 RETRY_INFO = "type.googleapis.com/google.rpc.RetryInfo"
@@ -93,13 +93,13 @@ class TestStatusDecides:
     def test_whatever_the_body_is(self, body: str) -> None:
         given = (BODIES | EMPTY_BODIES)[body]
         for code, nameless, named in TABLE:
-            assert (code, type(refusal("get", code, given))) == (code, nameless)
-            assert (code, type(refusal("get", code, given, name=NAME))) == (code, named)
+            assert (code, type(error_for("get", code, given))) == (code, nameless)
+            assert (code, type(error_for("get", code, given, name=NAME))) == (code, named)
 
     @pytest.mark.parametrize("body", BODIES)
     def test_what_was_said_is_quoted(self, body: str) -> None:
         for code in (400, 503, 429):
-            assert "what it said" in str(refusal("get", code, BODIES[body]))
+            assert "what it said" in str(error_for("get", code, BODIES[body]))
 
     @pytest.mark.parametrize(
         "message",
@@ -107,20 +107,20 @@ class TestStatusDecides:
     )
     def test_no_text_decides(self, message: str) -> None:
         body = {"error": {"message": message, "status": message, "code": 429}}
-        assert type(refusal("get", 400, body, name=NAME)) is ProviderRefusedError
-        assert type(refusal("get", 503, body, name=NAME)) is ProviderUnavailableError
+        assert type(error_for("get", 400, body, name=NAME)) is ProviderRefusedError
+        assert type(error_for("get", 503, body, name=NAME)) is ProviderUnavailableError
 
     def test_an_invalid_key_is_told_by_its_reason(self) -> None:
         body = {"error": {"status": "INVALID_ARGUMENT", "details": [{"reason": "API_KEY_INVALID"}]}}
-        error = refusal("get", 400, body, name=NAME)
+        error = error_for("get", 400, body, name=NAME)
         assert type(error) is InvalidCredentialsError
         assert error.args == ("get", 400, "INVALID_ARGUMENT", "")
 
     def test_a_conflict_names_the_file(self) -> None:
-        assert refusal("upload", 409, b"", name=NAME).args == (NAME,)
+        assert error_for("upload", 409, b"", name=NAME).args == (NAME,)
 
     def test_a_long_page_is_cut(self) -> None:
-        assert len(str(refusal("get", 400, "x" * 100_000))) < 1000
+        assert len(str(error_for("get", 400, "x" * 100_000))) < 1000
 
 
 class TestWaits:
@@ -134,13 +134,13 @@ class TestWaits:
     )
     @pytest.mark.parametrize("code", [429, 503])
     def test_retry_info(self, code: int, delay: str, wait_s: float) -> None:
-        error = refusal("get", code, self.retry_info(delay), {"retry-after": "99"})
+        error = error_for("get", code, self.retry_info(delay), {"retry-after": "99"})
         assert isinstance(error, ProviderUnavailableError)
         assert error.retry_after_s == wait_s
 
     @pytest.mark.parametrize("name", ["Retry-After", "retry-after", "RETRY-AFTER"])
     def test_retry_after(self, name: str) -> None:
-        error = refusal("get", 429, b"", httpx2.Headers({name: "7"}))
+        error = error_for("get", 429, b"", httpx2.Headers({name: "7"}))
         assert isinstance(error, RateLimitedError)
         assert error.retry_after_s == 7.0
         assert "Try in 7 s" in str(error)
@@ -148,21 +148,21 @@ class TestWaits:
     def test_retry_after_as_a_date(self) -> None:
         for seconds, least, most in ((100, 95, 100), (-100, 0, 0), (10**7, 86400, 86400)):
             date = format_datetime(datetime.now(UTC) + timedelta(seconds=seconds), usegmt=True)
-            error = refusal("get", 503, b"", {"retry-after": date})
+            error = error_for("get", 503, b"", {"retry-after": date})
             assert isinstance(error, ProviderUnavailableError)
             assert error.retry_after_s is not None
             assert least <= error.retry_after_s <= most
 
     def test_nobody_waits_for_years(self) -> None:
-        error = refusal("get", 429, self.retry_info("99999999s"))
+        error = error_for("get", 429, self.retry_info("99999999s"))
         assert isinstance(error, RateLimitedError)
         assert error.retry_after_s == 86400
 
     @pytest.mark.parametrize("said", ["", "soon", "Wed, 99 Oct 2026 07:28:00 GMT", "Wed, 2026"])
     def test_a_wait_that_says_nothing(self, said: str) -> None:
         for error in (
-            refusal("get", 429, b"", {"retry-after": said}),
-            refusal("get", 429, self.retry_info(said)),
+            error_for("get", 429, b"", {"retry-after": said}),
+            error_for("get", 429, self.retry_info(said)),
         ):
             assert isinstance(error, RateLimitedError)
             assert error.retry_after_s is None
@@ -171,15 +171,15 @@ class TestWaits:
     def test_a_wait_that_no_countdown_can_hold(self, said: str) -> None:
         """A countdown of infinity kills the retry, and with it the upload."""
         for error in (
-            refusal("get", 429, b"", {"retry-after": said}),
-            refusal("get", 429, self.retry_info(said + "s")),
+            error_for("get", 429, b"", {"retry-after": said}),
+            error_for("get", 429, self.retry_info(said + "s")),
         ):
             assert isinstance(error, RateLimitedError)
             assert error.retry_after_s is None or math.isfinite(error.retry_after_s)
 
     def test_the_quota_is_named(self) -> None:
         quota = {"violations": [{"quotaId": "PerMinute"}, {"quotaMetric": "requests"}]}
-        error = refusal("get", 429, {"error": {"message": "long text", "details": [quota]}})
+        error = error_for("get", 429, {"error": {"message": "long text", "details": [quota]}})
         assert "(PerMinute, requests)" in str(error)
 
 
@@ -257,7 +257,7 @@ class TestTheSeam:
         homeless = []
         for cls in classes:
             try:
-                with provider_call("get", NAME):
+                with mapped_errors("get", NAME):
                     raise cls.__new__(cls)
             except ProviderUnavailableError as error:
                 shows_no_url(error)
@@ -274,7 +274,7 @@ class TestTheSeam:
                 continue  # Python's warnings, as errors only in these tests
             build: Any = cls
             error = build(URL, retryable=retryable)
-            with pytest.raises(ProviderUploadsError) as caught, provider_call("register"):
+            with pytest.raises(ProviderUploadsError) as caught, mapped_errors("register"):
                 raise error
             passing = error.retryable or issubclass(cls, auth_errors.TransportError)
             home = ProviderUnavailableError if passing else MissingCredentialsError
@@ -283,7 +283,7 @@ class TestTheSeam:
 
     @pytest.mark.parametrize("cls", HTTP_ERRORS, ids=lambda cls: cls.__name__)
     def test_every_error_of_the_http_client(self, cls: type[BaseException]) -> None:
-        with pytest.raises(ProviderUnavailableError) as caught, provider_call("get", NAME):
+        with pytest.raises(ProviderUnavailableError) as caught, mapped_errors("get", NAME):
             raise made(cls)
         assert cls.__name__ in str(caught.value)
         shows_no_url(caught.value)
@@ -303,14 +303,14 @@ class TestTheSeam:
             if issubclass(cls, genai_errors.APIError)
             else Exception.__new__(cls)
         )
-        with pytest.raises(ProviderUnavailableError) as caught, provider_call("get", NAME):
+        with pytest.raises(ProviderUnavailableError) as caught, mapped_errors("get", NAME):
             raise error
         shows_no_url(caught.value)
 
     def test_an_answer_of_another_shape_than_google_genai_expects(self) -> None:
         """The SDK reads answers into pydantic models."""
-        with pytest.raises(ProviderUnavailableError), provider_call("get", NAME):
-            Patience.model_validate({"timeout_s": "abc"})
+        with pytest.raises(ProviderUnavailableError), mapped_errors("get", NAME):
+            PollPolicy.model_validate({"timeout_s": "abc"})
 
     @pytest.mark.parametrize(
         "error",
@@ -327,7 +327,7 @@ class TestTheSeam:
         ids=lambda error: type(error).__name__,
     )
     def test_what_python_itself_raises(self, error: Exception) -> None:
-        with pytest.raises(ProviderUnavailableError) as caught, provider_call("get", NAME):
+        with pytest.raises(ProviderUnavailableError) as caught, mapped_errors("get", NAME):
             raise error
         assert type(error).__name__ in str(caught.value)
         shows_no_url(caught.value)
@@ -344,7 +344,7 @@ class TestTheSeam:
     )
     def test_our_own_pass_unchanged(self, error: ProviderUploadsError) -> None:
         """Some of them are OSErrors."""
-        with pytest.raises(ProviderUploadsError) as caught, provider_call("get", NAME):
+        with pytest.raises(ProviderUploadsError) as caught, mapped_errors("get", NAME):
             raise error
         assert caught.value is error
 
@@ -353,7 +353,7 @@ class TestTheSeam:
         [KeyboardInterrupt(), asyncio.CancelledError(), ZeroDivisionError(), AssertionError()],
     )
     def test_faults_of_ours_are_not_blamed_on_the_provider(self, error: BaseException) -> None:
-        with pytest.raises(type(error)), provider_call("get", NAME):
+        with pytest.raises(type(error)), mapped_errors("get", NAME):
             raise error
 
     @pytest.mark.parametrize("code", [400, 403, 404, 429, 500, 503])
@@ -363,9 +363,9 @@ class TestTheSeam:
             response = httpx2.Response(
                 code, text=body, headers={"Retry-After": "7"}, request=request
             )
-            with pytest.raises(ProviderUploadsError) as caught, provider_call("get", NAME):
+            with pytest.raises(ProviderUploadsError) as caught, mapped_errors("get", NAME):
                 genai_errors.APIError.raise_for_response(response)
-            assert type(caught.value) is type(refusal("get", code, body, name=NAME))
+            assert type(caught.value) is type(error_for("get", code, body, name=NAME))
             if isinstance(caught.value, ProviderUnavailableError):
                 assert caught.value.retry_after_s == 7.0
             shows_no_url(caught.value)
@@ -373,8 +373,8 @@ class TestTheSeam:
     @pytest.mark.parametrize("code", [400, 403, 503, 429])
     def test_a_page_that_quotes_the_url(self, code: int) -> None:
         for page in (f"<html>retrieving the URL: {URL}</html>", {"error": {"message": URL}}):
-            shows_no_url(refusal("get", code, page, name=NAME))
-            shows_no_url(refusal("get", code, page))
+            shows_no_url(error_for("get", code, page, name=NAME))
+            shows_no_url(error_for("get", code, page))
 
 
 def shows_no_url(error: BaseException) -> None:

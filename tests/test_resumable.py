@@ -33,8 +33,10 @@ from provider_uploads.errors import (
     TransientError,
     VerificationError,
 )
-from provider_uploads.resumable import BLOCK_BYTES, Answer, Sender, read_file, read_sha256, verify
-from provider_uploads.sources import Source, Version, open_source
+from provider_uploads.providers.resumable import Sender, SessionState, read_file, read_sha256
+from provider_uploads.providers.verification import BLOCK_BYTES, verify
+from provider_uploads.sources.base import Source, Version
+from provider_uploads.sources.open import open_source
 from tests.conftest import KEY
 from tests.nodes import free_port, wait_until
 
@@ -75,7 +77,7 @@ class Say:
     hang_up: bool = False
     #: Never answer.
     stall: bool = False
-    #: Answer when this much of the body has arrived, and read the rest only then.
+    #: SessionState when this much of the body has arrived, and read the rest only then.
     after_bytes: int | None = None
 
 
@@ -340,7 +342,7 @@ class TestOnTheWire:
         cancelled = Say(headers={"X-Goog-Upload-Status": "cancelled"})
         with Wire(query=active(77), cancel=cancelled) as wire:
             sender = sender_at(wire.url)
-            assert sender.query(wire.session_url, NAME) == Answer(77)
+            assert sender.query(wire.session_url, NAME) == SessionState(77)
             sender.cancel(wire.session_url)
             assert wire.commands() == ["query", "cancel"]
             for got in wire.got:
@@ -808,7 +810,7 @@ class TestAgainstTheLocalGemini:
             # Not all that was handed to the connection: a closed socket may drop what it held.
             assert session["received_bytes"] <= MIB
             answer = sender.query(session_url, NAME)
-            assert answer == Answer(session["received_bytes"])
+            assert answer == SessionState(session["received_bytes"])
             file = sender.send(session_url, source, name=NAME, resume=True)
         (stored,) = gemini.files()
         assert stored["sha256"] == file.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()

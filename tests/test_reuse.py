@@ -12,21 +12,24 @@ from typing import Any
 
 import pytest
 
-from provider_uploads import contract
+from provider_uploads import protocol
 from provider_uploads.errors import QueueUnavailableError, SourceChangedError
-from provider_uploads.ledger import ROW_KEPT_S, Ledger
-from provider_uploads.records import Copy, ProviderFile, Stage, UploadRequest
-from provider_uploads.reuse import (
-    Reuse,
-    Standing,
+from provider_uploads.ledger.connection import ROW_KEPT_S
+from provider_uploads.ledger.deduplication import (
+    ClaimState,
+    Deduplication,
     claim_key,
+    claim_state,
     content_of,
-    standing,
     usable,
     users_key,
 )
-from provider_uploads.rows import Row
-from provider_uploads.sources import Source, Version, open_source
+from provider_uploads.ledger.open_uploads import OpenUploads
+from provider_uploads.ledger.state import UploadState
+from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.schemas import Copy, ProviderFile, Stage, UploadRequest
+from provider_uploads.sources.base import Source, Version
+from provider_uploads.sources.open import open_source
 from tests.nodes import free_port
 
 A, B, C = (f"{number:032x}" for number in range(3))
@@ -35,8 +38,8 @@ HOUR_S = 3600.0
 
 
 @pytest.fixture
-def reuse(ledger: Ledger) -> Reuse:
-    return Reuse(ledger)
+def reuse(ledger: Ledger) -> Deduplication:
+    return Deduplication(ledger)
 
 
 def request(ticket: str, **changes: Any) -> UploadRequest:
@@ -55,7 +58,7 @@ def request(ticket: str, **changes: Any) -> UploadRequest:
 
 def file(owner: str, **changes: Any) -> ProviderFile:
     given = ProviderFile(
-        name=contract.file_name(owner, 0),
+        name=protocol.file_name(owner, 0),
         uri="http://h/v1beta/files/x",
         state="ACTIVE",
         mime_type="video/mp4",
@@ -66,39 +69,39 @@ def file(owner: str, **changes: Any) -> ProviderFile:
     return given.model_copy(update=changes)
 
 
-def queued(ledger: Ledger, ticket: str) -> Row:
+def queued(ledger: Ledger, ticket: str) -> UploadState:
     ledger.open([request(ticket)])
     row = ledger.content(ledger.read(ticket), SHA256, 10)
     assert row
     return row
 
 
-def active(ledger: Ledger, ticket: str) -> Row:
+def active(ledger: Ledger, ticket: str) -> UploadState:
     row = ledger.active(queued(ledger, ticket), file(ticket))
     assert row
     return row
 
 
-def took(ledger: Ledger, row: Row, giver: str) -> Row | None:
+def took(ledger: Ledger, row: UploadState, giver: str) -> UploadState | None:
     given = ledger.read(giver).file
     assert given
-    return ledger.took(row, given, giver, users_key("default", given.name))
+    return ledger.active(row, given, sender=giver, sharing_key=users_key("default", given.name))
 
 
 class TestClaims:
-    def test_the_first_has_it_and_keeps_it(self, ledger: Ledger, reuse: Reuse) -> None:
+    def test_the_first_has_it_and_keeps_it(self, ledger: Ledger, reuse: Deduplication) -> None:
         first, second = queued(ledger, A), queued(ledger, B)
         assert reuse.claim(first) == reuse.claim(second) == reuse.claim(first) == A
         assert ledger.redis.ttl(claim_key(first)) > ROW_KEPT_S - 60
 
-    def test_a_void_one_goes_to_one_taker(self, ledger: Ledger, reuse: Reuse) -> None:
+    def test_a_void_one_goes_to_one_taker(self, ledger: Ledger, reuse: Deduplication) -> None:
         first, second, third = queued(ledger, A), queued(ledger, B), queued(ledger, C)
         reuse.claim(first)
         assert reuse.claim(second, over=A) == B
         assert reuse.claim(third, over=A) == B
         assert reuse.claim(first) == B
 
-    def test_of_many_at_once_one_gets_it(self, ledger: Ledger, reuse: Reuse) -> None:
+    def test_of_many_at_once_one_gets_it(self, ledger: Ledger, reuse: Deduplication) -> None:
         rows = [queued(ledger, f"{n:032x}") for n in range(20)]
         found: list[str] = []
         threads = [
@@ -115,18 +118,20 @@ class TestClaims:
         "changes", [{"profile": "other"}, {"mime_type": "video/webm"}, {"size_bytes": 11}]
     )
     def test_what_differs_is_another_claim(self, changes: dict[str, Any]) -> None:
-        rows = [Row(request=request(A), stage=Stage.QUEUED, content=SHA256) for _ in range(2)]
+        rows = [
+            UploadState(request=request(A), stage=Stage.QUEUED, content=SHA256) for _ in range(2)
+        ]
         other = rows[0].model_copy(update={"request": request(A, **changes)})
         assert claim_key(rows[0]) == claim_key(rows[1]) != claim_key(other)
         assert claim_key(rows[0].model_copy(update={"content": "0" * 64})) != claim_key(rows[0])
 
     def test_redis_out_of_reach(self) -> None:
         away = Ledger(f"redis://127.0.0.1:{free_port()}/0", timeout_s=0.2)
-        row = Row(request=request(A), stage=Stage.ACTIVE, content=SHA256, file=file(A))
+        row = UploadState(request=request(A), stage=Stage.ACTIVE, content=SHA256, file=file(A))
         for call in (
-            lambda: Reuse(away).claim(row),
-            lambda: Reuse(away).leave(row),
-            lambda: Reuse(away).shared("default", "files/x"),
+            lambda: Deduplication(away).claim(row),
+            lambda: Deduplication(away).release(row),
+            lambda: Deduplication(away).shared("default", "files/x"),
         ):
             with pytest.raises(QueueUnavailableError):
                 call()
@@ -134,25 +139,25 @@ class TestClaims:
 
 
 class TestStanding:
-    def row(self, stage: Stage = Stage.ACTIVE, **changes: Any) -> Row:
-        made = Row(request=request(A), stage=stage, content=SHA256, file=file(A))
+    def row(self, stage: Stage = Stage.ACTIVE, **changes: Any) -> UploadState:
+        made = UploadState(request=request(A), stage=stage, content=SHA256, file=file(A))
         return made.model_copy(update=changes)
 
     @pytest.mark.parametrize("stage", [Stage.QUEUED, Stage.UPLOADING, Stage.PROCESSING])
     def test_living(self, stage: Stage) -> None:
-        assert standing(self.row(stage), SHA256, HOUR_S) is Standing.LIVING
+        assert claim_state(self.row(stage), SHA256, HOUR_S) is ClaimState.LIVING
 
     @pytest.mark.parametrize("stage", [Stage.FAILED, Stage.TIMED_OUT, Stage.CANCELLED])
     def test_ended_badly(self, stage: Stage) -> None:
-        assert standing(self.row(stage), SHA256, HOUR_S) is Standing.VOID
+        assert claim_state(self.row(stage), SHA256, HOUR_S) is ClaimState.VOID
 
     def test_active_let_go_or_of_other_bytes(self) -> None:
-        assert standing(self.row(), SHA256, HOUR_S) is Standing.ACTIVE
-        assert standing(self.row(let_go_at=1.0), SHA256, HOUR_S) is Standing.VOID
-        assert standing(self.row(file=None), SHA256, HOUR_S) is Standing.VOID
-        assert standing(self.row(), "0" * 64, HOUR_S) is Standing.VOID
+        assert claim_state(self.row(), SHA256, HOUR_S) is ClaimState.ACTIVE
+        assert claim_state(self.row(released_at=1.0), SHA256, HOUR_S) is ClaimState.VOID
+        assert claim_state(self.row(file=None), SHA256, HOUR_S) is ClaimState.VOID
+        assert claim_state(self.row(), "0" * 64, HOUR_S) is ClaimState.VOID
         living = self.row(Stage.QUEUED, content="0" * 64)
-        assert standing(living, SHA256, HOUR_S) is Standing.VOID
+        assert claim_state(living, SHA256, HOUR_S) is ClaimState.VOID
 
     @pytest.mark.parametrize(
         ("changes", "good"),
@@ -189,69 +194,71 @@ class TestUsers:
         assert (stored.stage, stored.sent_bytes, stored.reused) == (Stage.ACTIVE, 0, True)
         assert (stored.copy_at_provider, stored.names) == (
             Copy.PRESENT,
-            [contract.file_name(A, 0)],
+            [protocol.file_name(A, 0)],
         )
         assert ledger.redis.smembers(users_key("default", stored.names[0])) == {A, B}
-        assert ledger.unmoved(-60) == []
+        assert OpenUploads(ledger).unmoved(-60) == []
 
-    def test_not_from_one_that_let_go_or_lives(self, ledger: Ledger, reuse: Reuse) -> None:
+    def test_not_from_one_that_let_go_or_lives(self, ledger: Ledger, reuse: Deduplication) -> None:
         row = queued(ledger, B)
         active(ledger, A)
-        assert ledger.let_go(A)
+        assert ledger.release_copy(A)
         assert took(ledger, row, A) is None
         queued(ledger, C)
-        name = contract.file_name(C, 0)
-        assert ledger.took(row, file(C), C, users_key("default", name)) is None
+        name = protocol.file_name(C, 0)
+        assert ledger.active(row, file(C), sender=C, sharing_key=users_key("default", name)) is None
         assert ledger.read(B).stage is Stage.QUEUED
         assert not reuse.shared("default", name)
-        assert not reuse.shared("default", contract.file_name(A, 0))
+        assert not reuse.shared("default", protocol.file_name(A, 0))
 
-    def test_not_by_one_that_was_cancelled(self, ledger: Ledger, reuse: Reuse) -> None:
+    def test_not_by_one_that_was_cancelled(self, ledger: Ledger, reuse: Deduplication) -> None:
         row = queued(ledger, B)
         active(ledger, A)
         ledger.cancelled(B)
         assert took(ledger, row, A) is None
         assert ledger.read(B).stage is Stage.CANCELLED
-        assert not reuse.shared("default", contract.file_name(A, 0))
+        assert not reuse.shared("default", protocol.file_name(A, 0))
 
-    def test_the_last_one_is_told(self, ledger: Ledger, reuse: Reuse) -> None:
+    def test_the_last_one_is_told(self, ledger: Ledger, reuse: Deduplication) -> None:
         owner = active(ledger, A)
         reuse.claim(owner)
         second = took(ledger, queued(ledger, B), A)
         assert second
-        assert reuse.leave(owner) == 1
-        assert reuse.leave(owner) == 1  # twice is once
+        assert reuse.release(owner) == 1
+        assert reuse.release(owner) == 1  # twice is once
         assert reuse.claim(queued(ledger, C)) == B  # it inherits the claim
-        assert reuse.shared("default", contract.file_name(A, 0))
-        assert reuse.leave(second) == 0
-        assert reuse.leave(owner) == reuse.leave(second) == 0
-        assert not reuse.shared("default", contract.file_name(A, 0))
+        assert reuse.shared("default", protocol.file_name(A, 0))
+        assert reuse.release(second) == 0
+        assert reuse.release(owner) == reuse.release(second) == 0
+        assert not reuse.shared("default", protocol.file_name(A, 0))
         assert reuse.claim(queued(ledger, C)) == C
 
-    def test_alone(self, ledger: Ledger, reuse: Reuse) -> None:
+    def test_alone(self, ledger: Ledger, reuse: Deduplication) -> None:
         owner = active(ledger, A)
         reuse.claim(owner)
-        assert reuse.leave(owner) == 0
+        assert reuse.release(owner) == 0
         assert reuse.claim(queued(ledger, B)) == B
 
-    def test_who_leaves_takes_no_other_s_claim_along(self, ledger: Ledger, reuse: Reuse) -> None:
+    def test_who_leaves_takes_no_other_s_claim_along(
+        self, ledger: Ledger, reuse: Deduplication
+    ) -> None:
         owner = active(ledger, A)
         reuse.claim(queued(ledger, B))
-        assert reuse.leave(owner) == 0
+        assert reuse.release(owner) == 0
         assert reuse.claim(queued(ledger, C)) == B
 
     def test_let_go_is_work_left_to_do_until_it_is_done(self, ledger: Ledger) -> None:
         active(ledger, A)
         assert not ledger.left_behind(A)
-        assert ledger.unmoved(-60) == []
-        assert ledger.let_go(A)
+        assert OpenUploads(ledger).unmoved(-60) == []
+        assert ledger.release_copy(A)
         assert ledger.left_behind(A)
-        assert ledger.unmoved(-60) == [A]
+        assert OpenUploads(ledger).unmoved(-60) == [A]
         ledger.deleted(A)
         assert not ledger.left_behind(A)
-        assert ledger.unmoved(-60) == []
+        assert OpenUploads(ledger).unmoved(-60) == []
         queued(ledger, B)
-        assert not ledger.let_go(B)
+        assert not ledger.release_copy(B)
 
 
 class TestContent:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from provider_uploads.mime import guess_type
-from provider_uploads.samples import VIDEO_BYTES, make_samples
+from provider_uploads.local.samples import VIDEO_BYTES, make_samples
+from provider_uploads.sources.mime import guess_type
 
 
 @pytest.fixture(scope="module")

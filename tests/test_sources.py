@@ -22,8 +22,9 @@ from provider_uploads.errors import (
     SourceTooLargeError,
     SourceUnreadableError,
 )
-from provider_uploads.records import MAX_FILE_BYTES
-from provider_uploads.sources import Reach, open_source
+from provider_uploads.protocol import MAX_FILE_BYTES
+from provider_uploads.sources.base import SourcePolicy
+from provider_uploads.sources.open import open_source
 from tests.nodes import wait_until
 
 MakeFile = Callable[..., Path]
@@ -34,8 +35,8 @@ def root(make_file: MakeFile) -> Path:
     return make_file("inside.txt", 10).parent.resolve()
 
 
-def within(*roots: Path) -> Reach:
-    return Reach(roots)
+def within(*roots: Path) -> SourcePolicy:
+    return SourcePolicy(roots)
 
 
 class TestRegularFiles:

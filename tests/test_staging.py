@@ -21,8 +21,9 @@ from provider_uploads.errors import (
     SourceUnavailableError,
 )
 from provider_uploads.settings import settings
-from provider_uploads.sources import Reach, open_source
-from provider_uploads.staging import Staging, staging_at
+from provider_uploads.sources.base import SourcePolicy
+from provider_uploads.sources.open import open_source
+from provider_uploads.sources.staging import Staging, staging_at
 from tests.nodes import free_port
 from tests.origins import S3
 
@@ -78,7 +79,7 @@ class TestEveryPlace:
         stream.seek(7)
         assert staging.put(ID, "clip.mp4", stream) == len(CONTENT)
         assert not stream.closed
-        with open_source(f"staged://{ID}/clip.mp4", Reach(staging=place)) as source:
+        with open_source(f"staged://{ID}/clip.mp4", SourcePolicy(staging=place)) as source:
             assert source.path == f"staged://{ID}/clip.mp4"
             assert source.stream.read() == CONTENT
             source.unchanged(len(CONTENT))
@@ -120,7 +121,7 @@ class TestOnlyThere:
     )
     def test_what_is_no_upload_s(self, tmp_path: Path, source: str) -> None:
         with pytest.raises(SourceNotFoundError):
-            open_source(source, Reach(staging=str(tmp_path)))
+            open_source(source, SourcePolicy(staging=str(tmp_path)))
 
     @pytest.mark.parametrize("name", ["../secret", "secret", "", f"{ID}/..", ID + "\n"])
     def test_no_other_name_is_written_or_removed(self, tmp_path: Path, name: str) -> None:
@@ -139,13 +140,13 @@ class TestOnlyThere:
         (tmp_path / "secret").write_text("not for upload")
         (folder / ID).symlink_to(tmp_path / "secret")
         with pytest.raises(SourceNotAllowedError):
-            open_source(f"staged://{ID}/x", Reach(staging=str(folder)))
+            open_source(f"staged://{ID}/x", SourcePolicy(staging=str(folder)))
         with pytest.raises(SourceUnavailableError, match="exists"):
             staging_at(str(folder)).put(ID, "x", io.BytesIO(b"overwritten"))
         assert (tmp_path / "secret").read_text() == "not for upload"
 
     def test_the_folder_s_other_files_are_no_paths(self, tmp_path: Path) -> None:
-        reach = Reach(roots=(tmp_path / "files",), staging=str(tmp_path))
+        reach = SourcePolicy(roots=(tmp_path / "files",), staging=str(tmp_path))
         staging_at(str(tmp_path)).put(ID, "x", io.BytesIO(b"x"))
         with pytest.raises(SourceNotAllowedError):
             open_source(tmp_path / ID, reach)

@@ -8,10 +8,11 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from provider_uploads import contract
-from provider_uploads.ledger import Ledger
-from provider_uploads.records import KEPT_S, ProviderFile, UploadRequest
-from provider_uploads.storage import Holding, Storage
+from provider_uploads import protocol
+from provider_uploads.ledger.storage import Reservation, Storage
+from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.protocol import KEPT_S
+from provider_uploads.schemas import ProviderFile, UploadRequest
 
 A, B, C = (letter * 32 for letter in "abc")
 
@@ -44,61 +45,61 @@ def file(name: str, size_bytes: int, expires_in_s: float = KEPT_S) -> ProviderFi
 
 
 def ours(ticket: str, size_bytes: int) -> ProviderFile:
-    return file(contract.file_name(ticket, 0), size_bytes)
+    return file(protocol.file_name(ticket, 0), size_bytes)
 
 
 class TestRoom:
     def test_is_taken_once_and_given_back_once(self, storage: Storage) -> None:
         for _ in range(2):
-            assert storage.take("default", A, 60, 100) == 0
-        assert storage.take("default", B, 50, 100) == 10
+            assert storage.reserve("default", A, 60, 100) == 0
+        assert storage.reserve("default", B, 50, 100) == 10
         assert storage.held_bytes("default") == 60
         for _ in range(2):
             storage.release("default", A)
         assert storage.held_bytes("default") == 0
-        assert storage.take("default", B, 50, 100) == 0
+        assert storage.reserve("default", B, 50, 100) == 0
 
     def test_each_profile_has_its_own(self, storage: Storage) -> None:
-        assert storage.take("default", A, 100, 100) == 0
-        assert storage.take("batch", B, 100, 100) == 0
+        assert storage.reserve("default", A, 100, 100) == 0
+        assert storage.reserve("batch", B, 100, 100) == 0
 
     def test_what_has_grown_takes_more(self, storage: Storage) -> None:
-        storage.take("default", A, 60, 100)
-        assert storage.take("default", A, 90, 100) == 0
+        storage.reserve("default", A, 60, 100)
+        assert storage.reserve("default", A, 90, 100) == 0
         assert storage.held_bytes("default") == 90
 
     def test_what_expired_is_gone(self, storage: Storage, ledger: Ledger) -> None:
-        storage.take("default", A, 100, 100)
+        storage.reserve("default", A, 100, 100)
         ledger.redis.zadd("provider_uploads:stored:default", {A: time.time() - 1})
-        assert storage.take("default", B, 100, 100) == 0
-        assert storage.oldest("default") == [Holding(B, 100)]
+        assert storage.reserve("default", B, 100, 100) == 0
+        assert storage.oldest("default") == [Reservation(B, 100)]
 
 
 class TestListing:
     def test_what_is_not_ours_counts(self, storage: Storage) -> None:
-        held = storage.correct("default", [file("files/theirs", 70), ours(A, 20)], time.time())
+        held = storage.reconcile("default", [file("files/theirs", 70), ours(A, 20)], time.time())
         assert held == 90
-        assert storage.take("default", B, 20, 100) == 10
-        storage.correct("default", [ours(A, 20)], time.time())
-        assert storage.take("default", B, 20, 100) == 0
+        assert storage.reserve("default", B, 20, 100) == 10
+        storage.reconcile("default", [ours(A, 20)], time.time())
+        assert storage.reserve("default", B, 20, 100) == 0
 
     def test_what_is_gone_and_not_under_way_is_struck_out(
         self, storage: Storage, ledger: Ledger
     ) -> None:
         ledger.open([request(B)])
         for ticket in (A, B):
-            storage.take("default", ticket, 10, 100)
-        assert storage.correct("default", [], time.time() + 1) == 10  # B is under way
+            storage.reserve("default", ticket, 10, 100)
+        assert storage.reconcile("default", [], time.time() + 1) == 10  # B is under way
 
     def test_what_began_after_the_listing_stays(self, storage: Storage) -> None:
-        storage.take("default", A, 10, 100)
-        assert storage.correct("default", [], time.time() - 1) == 10
+        storage.reserve("default", A, 10, 100)
+        assert storage.reconcile("default", [], time.time() - 1) == 10
 
     def test_a_gateways_files_are_known_by_their_labels(self, storage: Storage) -> None:
-        label = f"{contract.NAME_PREFIX}{A}-0-clip.mp4"
+        label = f"{protocol.NAME_PREFIX}{A}-0-clip.mp4"
         theirs = file("file-abc", 30).model_copy(update={"display_name": label})
-        storage.correct("default", [theirs], time.time())
-        assert storage.oldest("default") == [Holding(A, 30)]
+        storage.reconcile("default", [theirs], time.time())
+        assert storage.oldest("default") == [Reservation(A, 30)]
 
 
 class TestSpare:
@@ -106,13 +107,13 @@ class TestSpare:
         ticket = uuid.uuid4().hex
         ledger.open([request(ticket)])
         ledger.active(ledger.read(ticket), ours(ticket, size_bytes))
-        storage.take("default", ticket, size_bytes, 10**9)
+        storage.reserve("default", ticket, size_bytes, 10**9)
         expires_at = time.time() + KEPT_S - taken_ago_s
         ledger.redis.zadd("provider_uploads:stored:default", {ticket: expires_at})
         return ticket
 
     def names(self, storage: Storage, missing_bytes: int) -> list[str]:
-        return [row.request.upload_id for row in storage.spare("default", missing_bytes)]
+        return [row.request.upload_id for row in storage.evictable("default", missing_bytes)]
 
     def test_the_oldest_that_do(self, storage: Storage, ledger: Ledger) -> None:
         young = self.active(storage, ledger, 30, 10)
@@ -126,7 +127,7 @@ class TestSpare:
     def test_what_is_on_its_way_out_counts(self, storage: Storage, ledger: Ledger) -> None:
         old = self.active(storage, ledger, 30, 1000)
         young = self.active(storage, ledger, 30, 10)
-        ledger.let_go(old)
+        ledger.release_copy(old)
         assert self.names(storage, 30) == []
         assert self.names(storage, 31) == [young]
 
@@ -134,12 +135,12 @@ class TestSpare:
         self, storage: Storage, ledger: Ledger
     ) -> None:
         ledger.open([request(C)])
-        storage.take("default", C, 50, 100)
-        storage.correct("default", [file("files/theirs", 50)], time.time() - 100)
+        storage.reserve("default", C, 50, 100)
+        storage.reconcile("default", [file("files/theirs", 50)], time.time() - 100)
         assert self.names(storage, 10) == []
 
     def test_never_one_that_others_use(self, storage: Storage, ledger: Ledger) -> None:
         shared = self.active(storage, ledger, 50, 10)
-        name = contract.file_name(shared, 0)
-        ledger.redis.sadd(f"{contract.KEY_PREFIX}users:default:{name}", shared, "another")
+        name = protocol.file_name(shared, 0)
+        ledger.redis.sadd(f"{protocol.KEY_PREFIX}users:default:{name}", shared, "another")
         assert self.names(storage, 10) == []

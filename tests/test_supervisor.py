@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from provider_uploads.errors import ConfigurationError
-from provider_uploads.supervisor import Service, Supervisor
+from provider_uploads.local.supervisor import Service, Supervisor
 from tests.nodes import wait_until
 
 #: Until it is told to end.

@@ -17,19 +17,19 @@ import redis
 from celery import Celery
 from pytest_celery import CeleryTestSetup
 
-from provider_uploads import Files, Stage, UploadQueue, contract, upload_and_wait_active
+from provider_uploads import Files, Stage, UploadQueue, protocol, upload_and_wait_active
 from provider_uploads.cli import main
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from provider_uploads.errors import UploadInactiveError
-from provider_uploads.ledger import Ledger
-from provider_uploads.records import Copy
+from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.schemas import Copy
 from provider_uploads.settings import settings
 from provider_uploads.sweep import Kind, Sweep
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, WorkerProcess, wait_until
 
 WAIT_S = 20
-TRANSFER, CONTROL = (f"{contract.KEY_PREFIX}{name}" for name in ("transfer", "control"))
+TRANSFER, CONTROL = (f"{protocol.KEY_PREFIX}{name}" for name in ("transfer", "control"))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ class TestWithoutWorkers:
         queue.submit(make_file("a.txt"))
         message = raw.rpop(TRANSFER)
         held = json.dumps([json.loads(str(message)), "transfer", "transfer"])
-        raw.hset(f"{contract.KEY_PREFIX}unacked", "tag", held)
+        raw.hset(f"{protocol.KEY_PREFIX}unacked", "tag", held)
         assert self.kinds(queue) == []
 
     def test_a_long_queue_is_read_to_its_end(
@@ -203,7 +203,7 @@ def test_a_sweep_that_died_is_soon_out_of_the_way(default_redis_broker: RedisPro
     """Before, nothing was swept for ten minutes after a worker was killed while it swept."""
     dying = (
         "import os, signal, sys\n"
-        "from provider_uploads.ledger import Ledger\n"
+        "from provider_uploads.ledger.uploads import Ledger\n"
         "from provider_uploads.sweep import Sweep\n"
         "with Sweep(Ledger(sys.argv[1]), None, None, quiet_s=60).alone(1.0) as alone:\n"
         "    assert alone\n"
@@ -224,13 +224,13 @@ def test_a_sweep_that_died_is_soon_out_of_the_way(default_redis_broker: RedisPro
 
 def swept(app: Celery, at_provider: bool = False) -> None:
     """Have the worker sweep."""
-    app.send_task(contract.SWEEP, kwargs={"at_provider": at_provider}, queue="control")
+    app.send_task(protocol.SWEEP, kwargs={"at_provider": at_provider}, queue="control")
 
 
 def drop_everything(raw: redis.Redis) -> None:
     """Lose all messages."""
     raw.delete(
-        TRANSFER, CONTROL, f"{contract.KEY_PREFIX}unacked", f"{contract.KEY_PREFIX}unacked_index"
+        TRANSFER, CONTROL, f"{protocol.KEY_PREFIX}unacked", f"{protocol.KEY_PREFIX}unacked_index"
     )
 
 
@@ -301,7 +301,7 @@ class TestBroughtToTheirEnd:
         good = queue.result(queue.submit(make_file("c.txt")), timeout_s=WAIT_S)
         # The first lost its deletion; the second was finished by somebody after it.
         for ticket, left in zip(tickets, (Copy.PRESENT, Copy.DELETED), strict=True):
-            key = f"{contract.KEY_PREFIX}upload:{ticket}"
+            key = f"{protocol.KEY_PREFIX}upload:{ticket}"
             request = str(raw.hget(key, "request"))
             raw.hset(
                 key,

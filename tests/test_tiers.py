@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from provider_uploads.errors import ConfigurationError
+from provider_uploads.fleet.tiers import Tiers, Work, per_minute, shown
 from provider_uploads.settings import settings
-from provider_uploads.tiers import Tiers, Work, per_minute, shown
 from tests.nodes import ROOT
 
 TABLE = ROOT / "config" / "tiers.toml"

@@ -21,12 +21,12 @@ from provider_uploads.errors import (
     UploadFailedError,
     VerificationError,
 )
-from provider_uploads.gemini import Gemini
-from provider_uploads.ledger import Ledger
-from provider_uploads.records import Copy, ProviderFile, Stage, UploadRequest
-from provider_uploads.resumable import BLOCK_BYTES
-from provider_uploads.rows import Row
-from provider_uploads.sources import open_source
+from provider_uploads.ledger.state import UploadState
+from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.providers.gemini import Gemini
+from provider_uploads.providers.verification import BLOCK_BYTES
+from provider_uploads.schemas import Copy, ProviderFile, Stage, UploadRequest
+from provider_uploads.sources.open import open_source
 from provider_uploads.transfer import Ended, Interrupted, transfer
 from tests.conftest import KEY, profile_at
 from tests.nodes import free_port, wait_until
@@ -54,7 +54,7 @@ def path(make_file: Callable[..., Path]) -> Path:
 
 
 @pytest.fixture
-def row(ledger: Ledger, path: Path) -> Row:
+def row(ledger: Ledger, path: Path) -> UploadState:
     request = UploadRequest(
         upload_id=TICKET,
         source=str(path),
@@ -82,8 +82,8 @@ def client_at() -> Iterator[Callable[[str], Gemini]]:
 
 @pytest.fixture
 def attempt(
-    ledger: Ledger, path: Path, row: Row, client_at: Callable[[str], Gemini]
-) -> Callable[..., tuple[Row, ProviderFile]]:
+    ledger: Ledger, path: Path, row: UploadState, client_at: Callable[[str], Gemini]
+) -> Callable[..., tuple[UploadState, ProviderFile]]:
     """Run one attempt from what the ledger says, as a worker does."""
 
     def run(
@@ -91,7 +91,7 @@ def attempt(
         lease: Any = None,
         stopping: Callable[[], bool] = lambda: False,
         progress_every_s: float = 0.0,
-    ) -> tuple[Row, ProviderFile]:
+    ) -> tuple[UploadState, ProviderFile]:
         with open_source(path) as source:
             return transfer(
                 ledger,
@@ -106,7 +106,7 @@ def attempt(
     return run
 
 
-Attempt = Callable[..., tuple[Row, ProviderFile]]
+Attempt = Callable[..., tuple[UploadState, ProviderFile]]
 
 
 def name(generation: int) -> str:
@@ -172,7 +172,7 @@ class TestAfterALostAnswer:
         assert ledger.read(TICKET).generation == 0
 
     def test_a_finished_file_under_our_taken_name_is_adopted(
-        self, gemini: LocalGemini, attempt: Attempt, ledger: Ledger, path: Path, row: Row
+        self, gemini: LocalGemini, attempt: Attempt, ledger: Ledger, path: Path, row: UploadState
     ) -> None:
         """The ledger forgot the session, for example, because a worker died before it noted it."""
         attempt(gemini.url)
@@ -310,7 +310,7 @@ class TestInterruptions:
         assert ledger.read(TICKET).stage is Stage.FAILED
 
     def test_a_session_that_could_not_be_noted_is_given_up(
-        self, gemini: LocalGemini, path: Path, row: Row, client_at: Callable[[str], Gemini]
+        self, gemini: LocalGemini, path: Path, row: UploadState, client_at: Callable[[str], Gemini]
     ) -> None:
         """Nobody could ever find it again."""
         nowhere = Ledger(f"redis://127.0.0.1:{free_port()}/0")
@@ -333,7 +333,7 @@ class TestInterruptions:
         gemini: LocalGemini,
         ledger: Ledger,
         path: Path,
-        row: Row,
+        row: UploadState,
         client_at: Callable[[str], Gemini],
     ) -> None:
         ledger.withdrawn([TICKET])

@@ -22,11 +22,11 @@ from provider_uploads.emulator import (
     Operation,
 )
 from provider_uploads.errors import PermanentError, TransientError
-from provider_uploads.gemini import Gemini
-from provider_uploads.ledger import Ledger
-from provider_uploads.records import UploadRequest
-from provider_uploads.resumable import BLOCK_BYTES
-from provider_uploads.sources import open_source
+from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.providers.gemini import Gemini
+from provider_uploads.providers.verification import BLOCK_BYTES
+from provider_uploads.schemas import UploadRequest
+from provider_uploads.sources.open import open_source
 from provider_uploads.transfer import Interrupted, transfer
 from tests.conftest import KEY, profile_at
 from tests.nodes import RedisProcess

@@ -22,7 +22,7 @@ from provider_uploads.errors import (
 )
 from provider_uploads.files import Files
 from provider_uploads.questions import Answer
-from provider_uploads.records import ProviderFile, Stage, UploadResult, UploadStatus
+from provider_uploads.schemas import ProviderFile, Stage, UploadResult, UploadStatus
 
 __all__ = [  # noqa: RUF022 - in reading order
     "UploadQueue",

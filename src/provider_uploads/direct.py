@@ -24,19 +24,30 @@ from provider_uploads.errors import (
     UploadFailedError,
     UploadInactiveError,
 )
-from provider_uploads.intake import own_reach, request_for
+from provider_uploads.ledger.state import UploadState
 from provider_uploads.locations import credential
+from provider_uploads.providers import open_provider
 from provider_uploads.questions import DEFAULT_MODEL, Answer, attachments
-from provider_uploads.records import ProviderFile, Stage, UploadRequest, UploadResult
-from provider_uploads.rows import Row
+from provider_uploads.requests import own_source_policy, request_for
+from provider_uploads.schemas import (
+    BACKOFF_FACTOR,
+    JITTER_S,
+    MAX_POLL_S,
+    POLL_S,
+    TIMEOUT_S,
+    ProviderFile,
+    Stage,
+    UploadRequest,
+    UploadResult,
+)
 from provider_uploads.settings import settings
-from provider_uploads.sources import open_source
+from provider_uploads.sources.open import open_source
 
 if TYPE_CHECKING:
-    from provider_uploads.gemini import Gemini
+    from provider_uploads.providers.base import Provider
 
-#: The road of one file: yields the seconds to wait before it goes on, returns the result.
-_Road = Generator[float, None, UploadResult]
+#: The steps of one file: yields the seconds to wait before the next, returns the result.
+_Steps = Generator[float, None, UploadResult]
 
 
 class Options(TypedDict, total=False):
@@ -57,11 +68,11 @@ def upload_and_wait_active(
     path: str | os.PathLike[str],
     *,
     provider: str = "google",
-    timeout_s: float = 120.0,
-    poll_s: float = 2.0,
-    max_poll_s: float | None = 10.0,
-    backoff_factor: float = 1.5,
-    jitter_s: float = 0.2,
+    timeout_s: float = TIMEOUT_S,
+    poll_s: float = POLL_S,
+    max_poll_s: float | None = MAX_POLL_S,
+    backoff_factor: float = BACKOFF_FACTOR,
+    jitter_s: float = JITTER_S,
     cleanup_on_timeout: bool = False,
     api_key: str | None = None,
     profile: str = "default",
@@ -76,7 +87,7 @@ def upload_and_wait_active(
     MissingDependencyError; UploadFailedError with the provider's reason; UploadInactiveError when
     the time was up; a TransientError when all ``PROVIDER_UPLOADS_DIRECT_TRIES`` failed.
     """
-    with _road(
+    with _steps(
         path,
         provider=provider,
         timeout_s=timeout_s,
@@ -87,9 +98,9 @@ def upload_and_wait_active(
         cleanup_on_timeout=cleanup_on_timeout,
         api_key=api_key,
         profile=profile,
-    ) as road:
+    ) as steps:
         while True:
-            wait_s, result = _step(road)
+            wait_s, result = _step(steps)
             if result is not None:
                 return result
             time.sleep(wait_s)
@@ -112,9 +123,9 @@ async def aupload_and_wait_active(
     Cancelled, it stops at the next block of bytes and gives up its session.
     """
     stop = threading.Event()
-    with await asyncio.to_thread(_road, path, stopping=stop.is_set, **options) as road:
+    with await asyncio.to_thread(_steps, path, stopping=stop.is_set, **options) as steps:
         while True:
-            step = asyncio.ensure_future(asyncio.to_thread(_step, road))
+            step = asyncio.ensure_future(asyncio.to_thread(_step, steps))
             try:
                 wait_s, result = await asyncio.shield(step)
             except asyncio.CancelledError:
@@ -150,20 +161,18 @@ def generate(
     FileNotActiveError naming the file that cannot be used; otherwise what the provider's refusal
     means.
     """
-    from provider_uploads.gemini import Gemini
-
-    with Gemini.of_profile(profile, api_key) as gemini:
-        return gemini.generate(prompt, attachments(files), model=model, config=config)
+    with open_provider(profile, api_key) as opened:
+        return opened.generate(prompt, attachments(files), model=model, config=config)
 
 
-def _step(road: _Road) -> tuple[float, UploadResult | None]:
+def _step(steps: _Steps) -> tuple[float, UploadResult | None]:
     try:
-        return next(road), None
+        return next(steps), None
     except StopIteration as end:
         return 0.0, end.value
 
 
-def _road(
+def _steps(
     path: str | os.PathLike[str],
     *,
     provider: str = "google",
@@ -171,112 +180,111 @@ def _road(
     api_key: str | None = None,
     profile: str = "default",
     stopping: Callable[[], bool] = lambda: False,
-    **patience: Any,
-) -> contextlib.closing[_Road]:
-    """Check everything that can be checked without a request, and return the road ahead."""
+    **poll_policy: Any,
+) -> contextlib.closing[_Steps]:
+    """Check everything that can be checked without a request, and return the steps."""
     if provider != "google":
         raise UnknownProviderError(provider)
-    request = request_for(path, None, None, patience, cleanup_on_timeout, profile)
-    from provider_uploads.gemini import Gemini  # may say that google-genai is missing
-
+    request = request_for(path, None, None, poll_policy, cleanup_on_timeout, profile)
     if api_key is not None and not api_key:
         raise MissingCredentialsError("gemini", profile)
-    gemini = Gemini.of_profile(profile, api_key)
-    book = _Book(request, credential(os.fspath(path)))
-    return contextlib.closing(_travel(gemini, book, stopping))
+    opened = open_provider(profile, api_key)  # may say that google-genai is missing
+    store = _MemoryStore(request, credential(os.fspath(path)))
+    return contextlib.closing(_run(opened, store, stopping))
 
 
-def _travel(gemini: Gemini, book: _Book, stopping: Callable[[], bool]) -> _Road:
-    with gemini:
+def _run(provider: Provider, store: _MemoryStore, stopping: Callable[[], bool]) -> _Steps:
+    with provider:
         try:
-            file = yield from _send(gemini, book, stopping)
-            sent = book.at(Stage.PROCESSING, file)
-            file, polls = yield from _wait(gemini, sent, file)
+            file = yield from _send(provider, store, stopping)
+            sent = store.processing(file)
+            file, polls = yield from _wait(provider, sent, file)
         except BaseException:
-            if book.row.session_url is not None:
+            if store.row.session_url is not None:
                 with contextlib.suppress(ProviderUploadsError):
-                    gemini.sender.cancel(book.row.session_url)
+                    provider.cancel(store.row.session_url)
             raise
-    return book.at(Stage.ACTIVE, file).model_copy(update={"polls": polls}).result()
+    return store.active(file, polls).result()
 
 
-#: A provider that asks for a longer wait, as for a new day's quota, is the caller's to wait for.
-_TOO_LONG_S = 300.0
-
-
-def _tries() -> Iterator[float | None]:
+def _retry_waits() -> Iterator[float | None]:
     """Yield the wait after each try that failed; None after the last."""
     given = settings()
-    backoff = Backoff(given.direct_retry_first_s, 2.0, 8.0)
+    backoff = Backoff(
+        given.direct_retry_first_s,
+        given.direct_retry_factor,
+        given.direct_retry_max_s,
+        jitter=given.direct_retry_jitter,
+    )
     yield from (backoff.delay(attempt) for attempt in range(given.direct_tries - 1))
     yield None
 
 
 def _send(
-    gemini: Gemini, book: _Book, stopping: Callable[[], bool]
+    provider: Provider, store: _MemoryStore, stopping: Callable[[], bool]
 ) -> Generator[float, None, ProviderFile]:
     from provider_uploads.transfer import transfer
 
-    for wait_s in _tries():
+    for wait_s in _retry_waits():
         try:
-            with open_source(book.row.location, book.reach) as source:
+            with open_source(store.row.location, store.source_policy) as source:
                 _, file = transfer(
-                    book,
-                    gemini,
-                    book.row,
-                    source.unchanged(book.row.expected_bytes),
+                    store,
+                    provider,
+                    store.row,
+                    source.unchanged(store.row.expected_bytes),
                     lease=_Unshared,
                     stopping=stopping,
                     progress_every_s=60.0,
                 )
-            book.row = book.row.model_copy(update={"session_url": None})
+            store.row = store.row.model_copy(update={"session_url": None})
             return file
         except TransientError as error:
-            if wait_s is None or (error.retry_after_s or 0.0) > _TOO_LONG_S:
+            if wait_s is None or (error.retry_after_s or 0.0) > settings().direct_longest_wait_s:
                 raise
             yield max(wait_s, error.retry_after_s or 0.0)
     raise AssertionError  # the last try returns or raises
 
 
 def _wait(
-    gemini: Gemini, row: Row, file: ProviderFile
+    provider: Provider, row: UploadState, file: ProviderFile
 ) -> Generator[float, None, tuple[ProviderFile, int]]:
-    """Look until ACTIVE; the last look falls just behind the deadline."""
-    patience = row.request.patience
-    deadline = time.monotonic() + patience.timeout_s
+    """Poll until ACTIVE; the last poll comes just after the deadline."""
+    poll_policy = row.request.poll_policy
+    deadline = time.monotonic() + poll_policy.timeout_s
     trouble = ""
     for polls in itertools.count():
         if file.state == Stage.ACTIVE:
             return file, polls
         if file.state == Stage.FAILED:
-            yield from _clean_up(gemini, row)
+            yield from _clean_up(provider, row)
             raise UploadFailedError(file.name, file.state, file.error)
         left_s = deadline - time.monotonic()
         if polls and left_s <= 0:
-            copy = yield from _clean_up(gemini, row)
+            copy = yield from _clean_up(provider, row)
             raise UploadInactiveError(
-                file.name, file.state, patience.timeout_s, polls, copy, trouble
+                file.name, file.state, poll_policy.timeout_s, polls, copy, trouble
             )
-        yield min(patience.looks.delay(polls), max(left_s, 0.0) + SHORTEST_S)
+        yield min(poll_policy.backoff.delay(polls), max(left_s, 0.0) + SHORTEST_S)
         try:
-            looked = gemini.get(file.name)
+            looked = provider.get(file.name)
             file, trouble = file.updated(looked), ""
         except TransientError as error:
             trouble = str(error)
     raise AssertionError  # count() does not end
 
 
-def _clean_up(gemini: Gemini, row: Row) -> Generator[float, None, str]:
+def _clean_up(provider: Provider, row: UploadState) -> Generator[float, None, str]:
     """Delete what was sent, if that was asked for; return what became of it."""
     if not row.request.cleanup_on_timeout:
         return "kept"
-    for wait_s in _tries():
+    for wait_s in _retry_waits():
         try:
             for name in row.names:
-                gemini.delete(name)
+                provider.delete(name)
             return "deleted"
         except TransientError as error:
-            if wait_s is None or (error.retry_after_s or 0.0) > _TOO_LONG_S:
+            if wait_s is None or (error.retry_after_s or 0.0) > settings().direct_longest_wait_s:
                 break
             yield max(wait_s, error.retry_after_s or 0.0)
     return "undeleted"
@@ -288,22 +296,22 @@ class _Unshared:
     lost = False
 
 
-class _Book:
-    """The ledger of one upload, in memory."""
+class _MemoryStore:
+    """The state of one upload, in memory."""
 
     def __init__(self, request: UploadRequest, source_url: str | None) -> None:
-        self.reach = own_reach()
-        self.row = Row(
+        self.source_policy = own_source_policy()
+        self.row = UploadState(
             request=request, source_url=source_url, stage=Stage.QUEUED, queued_at=time.time()
         )
 
-    def uploading(self, row: Row, session_url: str) -> Row:
+    def uploading(self, row: UploadState, session_url: str) -> UploadState:
         """Remember the session: the next try goes on where it stands."""
         begun = row.upload_at or time.time()
         self.row = row.model_copy(update={"session_url": session_url, "upload_at": begun})
         return self.row
 
-    def next_generation(self, row: Row) -> None:
+    def next_generation(self, row: UploadState) -> None:
         """Forget the session and the name."""
         self.row = row.model_copy(update={"session_url": None, "generation": row.generation + 1})
 
@@ -311,8 +319,15 @@ class _Book:
         """Nobody asks."""
         return True
 
-    def at(self, stage: Stage, file: ProviderFile) -> Row:
-        """Enter a stage now."""
-        field = "processing_at" if stage is Stage.PROCESSING else "ended_at"
-        self.row = self.row.model_copy(update={"stage": stage, "file": file, field: time.time()})
+    def processing(self, file: ProviderFile) -> UploadState:
+        """Record that the provider has all bytes."""
+        self.row = self.row.model_copy(
+            update={"stage": Stage.PROCESSING, "file": file, "processing_at": time.time()}
+        )
+        return self.row
+
+    def active(self, file: ProviderFile, polls: int) -> UploadState:
+        """Record the good end."""
+        polled = self.row.model_copy(update={"polls": polls})
+        self.row = polled.activated(file, time.time())
         return self.row

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
-from provider_uploads import cloud
 from provider_uploads.errors import FileGoneError, InvalidRequestError
-from provider_uploads.provider import Operation
-from provider_uploads.records import ProviderFile
+from provider_uploads.providers import open_provider
+from provider_uploads.providers.base import Operation
+from provider_uploads.schemas import ProviderFile
 
 if TYPE_CHECKING:
     from google.auth.credentials import Credentials
@@ -28,21 +28,19 @@ class Files:
 
     def __init__(self, api_key: str | None = None, *, profile: str = "default") -> None:
         """Use ``api_key``, else the profile's."""
-        from provider_uploads.gemini import Gemini
-
-        self._gemini = Gemini.of_profile(profile, api_key or None)
+        self._provider = open_provider(profile, api_key or None)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._gemini.close()
+        self._provider.close()
 
     def list(self, page_size: int = 100) -> Iterator[ProviderFile]:
         """Yield all files, newest first, fetching pages of 1 to 100 as they are needed."""
         if not 1 <= page_size <= 100:
             raise InvalidRequestError("page_size", str(page_size), "must be between 1 and 100")
-        return self._gemini.list(page_size)
+        return self._provider.list(page_size)
 
     def get(self, name: str) -> ProviderFile:
         """Return a file by its name, with or without ``files/``, or by its URI.
@@ -50,7 +48,7 @@ class Files:
         Raises FileGoneError when it is deleted, expired, or of another key: the provider does not
         say which.
         """
-        return self._gemini.get(file_name(name))
+        return self._provider.get(file_name(name))
 
     def delete(self, name: str, *, missing_ok: bool = True) -> bool:
         """Delete a file and return whether it was there.
@@ -58,7 +56,7 @@ class Files:
         Gone is success; with ``missing_ok=False`` it is a FileGoneError.
         """
         asked = file_name(name)
-        was_there = self._gemini.delete(asked)
+        was_there = self._provider.delete(asked)
         if not was_there and not missing_ok:
             raise FileGoneError("delete", 403, "PERMISSION_DENIED", asked)
         return was_there
@@ -71,11 +69,11 @@ class Files:
         ``credentials`` are google-auth's, by default those of the environment; they must be
         allowed to read the bucket. Raises MissingCredentialsError where there are none.
         """
-        self._gemini.provider.require(Operation.REGISTER)
+        self._provider.capabilities.require(Operation.REGISTER)
         wrong = next((uri for uri in uris if not re.fullmatch(r"gs://[^/]+/.+", uri)), None)
         if wrong is not None:
             raise InvalidRequestError("uris", repr(wrong), "write it as gs://bucket/object")
-        return self._gemini.register(uris, credentials or cloud.credentials())
+        return [*self._provider.register(uris, credentials)]
 
 
 def file_name(given: str) -> str:

@@ -14,10 +14,12 @@ from typing import Final
 from urllib.parse import unquote, urlsplit
 
 from provider_uploads.errors import InvalidRequestError, SourceSchemeError
+from provider_uploads.protocol import SOURCE_SCHEMES
 
-#: The schemes that can be switched on with ``PROVIDER_UPLOADS_SOURCES``.
-SCHEMES: Final = ("s3", "gs", "https")
 STAGED: Final = "staged"
+
+#: A bucket's key may hold anything, ? and # too, and no credential.
+_PLAIN: Final = frozenset({"s3", "gs", STAGED})
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://", re.ASCII)
 _UPLOAD_ID = re.compile(r"[0-9a-f]{32}")
@@ -32,7 +34,7 @@ def scheme_of(location: str) -> str | None:
 def shown(location: str) -> str:
     """Return a path as it is, and a URL without user, password, query and fragment."""
     scheme = scheme_of(location)
-    if scheme is None or scheme in {"s3", "gs", STAGED}:
+    if scheme is None or scheme in _PLAIN:
         return location
     authority, slash, path = re.split(r"[?#]", location, maxsplit=1)[0][
         len(scheme) + 3 :
@@ -52,7 +54,7 @@ def check(location: str) -> str:
     cannot be meant; neither shows what may be secret in it.
     """
     scheme = scheme_of(location) or ""
-    if scheme not in SCHEMES:
+    if scheme not in SOURCE_SCHEMES:
         raise SourceSchemeError(shown(location), scheme)
     problem = _https_problem(location) if scheme == "https" else _bucket_problem(location)
     if problem is not None:

@@ -7,7 +7,6 @@ from typing import Annotated, Final
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from provider_uploads.errors import MissingCredentialsError
-from provider_uploads.provider import MODEL_PROVIDER, Provider, provider_at
 
 GEMINI_URL: Final = "https://generativelanguage.googleapis.com"
 
@@ -32,18 +31,14 @@ class Profile(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
     name: str = DEFAULT_PROFILE
+    #: Which implementation speaks to it: ours, or one that is plugged in.
+    provider: str = "gemini"
     api_key: SecretStr | None = None
     base_url: str = GEMINI_URL
     api_version: str = "v1beta"
     headers: Headers = Field(default_factory=dict)
     #: What the account may do; none: ``PROVIDER_UPLOADS_TIER``.
     tier: str | None = None
-
-    @property
-    def provider(self) -> Provider:
-        """Who answers there, and what it can do; raises ConfigurationError if nobody knows."""
-        named = self.headers.get(MODEL_PROVIDER)
-        return provider_at(self.base_url, named.get_secret_value() if named else None)
 
     def key(self) -> str:
         """Return the API key; raises MissingCredentialsError when there is none."""

@@ -1,31 +1,23 @@
-"""Questions over files: what is asked, what came of it, and where both are kept.
-
-A question is a Redis hash under ``provider_uploads:question:<id>``. It names the uploads it waits
-for by their tickets; their rows say when the files are ACTIVE.
-"""
+"""Questions over files: what is asked, and what came of it."""
 
 from __future__ import annotations
 
 import json
-import time
+import uuid
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field
 
-from provider_uploads import contract, errors
-from provider_uploads.ledger import ROW_KEPT_S, Ledger
+from provider_uploads import errors, protocol
 from provider_uploads.profiles import DEFAULT_PROFILE, ProfileName
-from provider_uploads.records import Record, UploadResult, UploadStatus, received
+from provider_uploads.schemas import Record, UploadResult, UploadStatus, checked
 
 #: The quickstart's model.
 DEFAULT_MODEL: Final = "gemini-3-flash-preview"
 
-#: The questions without an end, by the time somebody last took care of them.
-OPEN_KEY: Final = f"{contract.KEY_PREFIX}open_questions"
-
-_OURS = frozenset({"http_options", "httpOptions"})
+_RESERVED = frozenset({"http_options", "httpOptions"})
 
 
 class Question(Record):
@@ -35,7 +27,7 @@ class Question(Record):
     ``{"temperature": 0}``.
     """
 
-    version: Literal[1] = contract.PAYLOAD_VERSION
+    version: Literal[1] = protocol.PAYLOAD_VERSION
     question_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     prompt: Annotated[str, Field(min_length=1)]
     model: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)*$")] = DEFAULT_MODEL
@@ -84,94 +76,32 @@ class Answer(Record):
     total_tokens: int
 
 
-class Questions:
-    """The questions in a ledger's Redis; raises QueueUnavailableError as the ledger does."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-
-    def open(self, question: Question) -> None:
-        """Write a question down."""
-        key = _key(question.question_id)
-        with self._ledger.reached(), self._ledger.redis.pipeline() as pipe:
-            pipe.hset(key, "question", question.model_dump_json())
-            pipe.expire(key, ROW_KEPT_S)
-            pipe.zadd(OPEN_KEY, {question.question_id: time.time()})
-            pipe.execute()
-
-    def read(self, ticket: str) -> tuple[Question, Answer | None]:
-        """Return a question and its answer, if there is one by now.
-
-        Raises UnknownTicketError, NewerPayloadError, or what ended it without an answer.
-        """
-        with self._ledger.reached():
-            fields = self._ledger.redis.hgetall(_key(ticket))
-        if "question" not in fields:
-            raise errors.UnknownTicketError(ticket)
-        if "error" in fields:
-            raise errors.from_record(json.loads(fields["error"]))
-        answer = fields.get("answer")
-        return (
-            received(Question, json.loads(fields["question"])),
-            Answer.model_validate_json(answer) if answer else None,
-        )
-
-    def profile_of(self, ticket: str) -> str:
-        """Return whose account a question is for; of one that nobody knows, the default."""
-        with self._ledger.reached():
-            question = self._ledger.redis.hget(_key(ticket), "question")
-        return str(json.loads(question or "{}").get("profile", DEFAULT_PROFILE))
-
-    def answered(self, answer: Answer) -> None:
-        """Record the good end."""
-        self._end(answer.ticket, "answer", answer.model_dump_json())
-
-    def failed(
-        self, ticket: str, error: errors.ProviderUploadsError
-    ) -> errors.ProviderUploadsError:
-        """Record the bad end; return it."""
-        self._end(ticket, "error", json.dumps(error.as_record()))
-        return error
-
-    def _end(self, ticket: str, field: str, value: str) -> None:
-        with self._ledger.reached(), self._ledger.redis.pipeline() as pipe:
-            pipe.hset(_key(ticket), field, value)
-            pipe.expire(_key(ticket), ROW_KEPT_S)
-            pipe.zrem(OPEN_KEY, ticket)
-            pipe.execute()
-
-    def unmoved(self, quiet_s: float, most: int = 10_000) -> list[str]:
-        """Return questions without an end that nobody has touched for ``quiet_s`` seconds."""
-        until = time.time() - quiet_s
-        with self._ledger.reached():
-            return [
-                str(ticket)
-                for ticket in self._ledger.redis.zrangebyscore(
-                    OPEN_KEY, 0, until, start=0, num=most
-                )
-            ]
-
-    def touch(self, ticket: str) -> None:
-        """Record that somebody takes care of it."""
-        with self._ledger.reached():
-            self._ledger.redis.zadd(OPEN_KEY, {ticket: time.time()}, xx=True)
-
-    def forget(self, ticket: str) -> None:
-        """Take a question off the list of those without an end."""
-        with self._ledger.reached():
-            self._ledger.redis.zrem(OPEN_KEY, ticket)
-
-    def stumbled(self, ticket: str) -> int:
-        """Count a try that failed; return how many there are."""
-        with self._ledger.reached():
-            return int(self._ledger.redis.hincrby(_key(ticket), "stumbles", 1))
+def question_for(
+    prompt: str,
+    uploads: Sequence[str],
+    model: str = DEFAULT_MODEL,
+    profile: str = DEFAULT_PROFILE,
+    config: dict[str, Any] | None = None,
+) -> Question:
+    """Return a new question over uploads, with a new id; raises InvalidRequestError."""
+    return checked(
+        Question,
+        {
+            "question_id": uuid.uuid4().hex,
+            "prompt": prompt,
+            "model": model,
+            "profile": profile,
+            "uploads": tuple(uploads),
+            "config": checked_config(config or {}),
+        },
+    )
 
 
 def checked_config(config: dict[str, Any]) -> dict[str, Any]:
     """Return ``config`` if it may travel; raises InvalidRequestError."""
-    if _OURS & set(config):
+    if _RESERVED & set(config):
         raise errors.InvalidRequestError(
-            "config", repr(sorted(_OURS & set(config))), "are the worker's; use a profile"
+            "config", repr(sorted(_RESERVED & set(config))), "are the worker's; use a profile"
         )
     try:
         json.dumps(config)
@@ -180,7 +110,3 @@ def checked_config(config: dict[str, Any]) -> dict[str, Any]:
             "config", type(config).__name__, f"must be JSON: {error}"
         ) from None
     return config
-
-
-def _key(ticket: str) -> str:
-    return f"{contract.KEY_PREFIX}question:{ticket}"

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -27,8 +29,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from provider_uploads.errors import ConfigurationError
-from provider_uploads.locations import SCHEMES
 from provider_uploads.profiles import DEFAULT_PROFILE, GEMINI_URL, Headers, Profile, ProfileName
+from provider_uploads.protocol import SOURCE_SCHEMES
 
 
 class Settings(BaseSettings):
@@ -55,6 +57,8 @@ class Settings(BaseSettings):
         default=GEMINI_URL,
         validation_alias=AliasChoices("PROVIDER_UPLOADS_BASE_URL", "GOOGLE_GEMINI_BASE_URL"),
     )
+    #: Which implementation speaks to the default account: ``gemini``, or one that is plugged in.
+    provider: str = "gemini"
     #: The SDK's own default is v1; Google documents the Files API under v1beta.
     api_version: str = "v1beta"
     #: Sent with every request to the provider, such as a gateway's ``x-model-provider``.
@@ -64,7 +68,7 @@ class Settings(BaseSettings):
         default="free",
         validation_alias=AliasChoices("PROVIDER_UPLOADS_TIER", "GEMINI_BATCH_TIER", "POLLUX_TIER"),
     )
-    #: Accounts besides the default one, which is the six settings above.
+    #: Accounts besides the default one, which is the settings above.
     profiles: dict[ProfileName, Profile] = Field(default_factory=dict)
     #: Seconds without a byte in either direction before a request to the provider is given up.
     provider_timeout_s: float = Field(default=60.0, gt=0)
@@ -73,6 +77,11 @@ class Settings(BaseSettings):
     #: long each, at most 8). Somebody is waiting, so it is about 15 s in all.
     direct_tries: int = Field(default=5, ge=1)
     direct_retry_first_s: float = Field(default=1.0, gt=0)
+    direct_retry_max_s: float = Field(default=8.0, gt=0)
+    direct_retry_factor: float = Field(default=2.0, ge=1)
+    direct_retry_jitter: float = Field(default=0.1, ge=0, lt=1)
+    #: A longer wait that the provider asks for, as for a new day's quota, is left to the caller.
+    direct_longest_wait_s: float = Field(default=300.0, ge=0)
 
     #: Folders whose files may be read, separated like PATH; the working directory by default.
     roots: Annotated[tuple[Path, ...], NoDecode] = ()
@@ -91,9 +100,9 @@ class Settings(BaseSettings):
     @classmethod
     def _known_sources(cls, value: Any) -> Any:
         given = _parts(value)
-        unknown = [part for part in given if part not in SCHEMES]
+        unknown = [part for part in given if part not in SOURCE_SCHEMES]
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is none of {', '.join(SCHEMES)}")
+            raise ValueError(f"{unknown[0]!r} is none of {', '.join(SOURCE_SCHEMES)}")
         return frozenset(given)
 
     @field_validator("https_networks", mode="before")
@@ -140,6 +149,7 @@ class Settings(BaseSettings):
     def _default_profile(self) -> Profile:
         given = (self.api_key, self.gemini_api_key, self.google_api_key)
         return Profile(
+            provider=self.provider,
             api_key=next((key for key in given if key and key.get_secret_value()), None),
             base_url=self.base_url,
             api_version=self.api_version,
@@ -162,9 +172,16 @@ def env_file() -> str | None:
 @cache
 def settings() -> Settings:
     """Return this process's settings; raises ConfigurationError naming a variable that is wrong."""
-    try:
+    with explained():
         # Its fields come from variables, which mypy cannot know.
         return Settings(_env_file=env_file())
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the complaints of a settings model into a ConfigurationError of one sentence."""
+    try:
+        yield
     except SettingsError as error:  # its text names the field and never the value
         raise ConfigurationError(f"a PROVIDER_UPLOADS_ variable is not JSON: {error}.") from None
     except ValidationError as error:

@@ -14,42 +14,43 @@ success for a deletion.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from provider_uploads import contract
-from provider_uploads.broker import held_tickets
-from provider_uploads.contract import Lane
+from provider_uploads import messages, protocol
 from provider_uploads.errors import (
     NewerPayloadError,
     ProviderUploadsError,
     UnknownTicketError,
 )
-from provider_uploads.lanes import Lanes
-from provider_uploads.ledger import Ledger
-from provider_uploads.provider import Operation
-from provider_uploads.questions import Questions
-from provider_uploads.records import Copy, ProviderFile, Record, Stage
-from provider_uploads.reuse import Reuse
-from provider_uploads.staging import Staging
-from provider_uploads.storage import Storage
+from provider_uploads.fleet.broker import held_tickets
+from provider_uploads.fleet.queues import Queues
+from provider_uploads.ledger.deduplication import Deduplication
+from provider_uploads.ledger.open_uploads import OpenUploads
+from provider_uploads.ledger.questions import Questions
+from provider_uploads.ledger.storage import Storage
+from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.protocol import PriorityQueue
+from provider_uploads.providers import open_provider
+from provider_uploads.providers.base import Operation, Provider
+from provider_uploads.schemas import Copy, ProviderFile, Record, Stage
+from provider_uploads.sources.staging import Staging
 
 if TYPE_CHECKING:
     from celery import Celery
     from celery.canvas import Signature
 
-    from provider_uploads.gemini import Gemini
-    from provider_uploads.rows import Row
+    from provider_uploads.ledger.state import UploadState
 
 
 #: A copy without an upload may still be being written; a web app that has not added a block to it
 #: for so long is gone.
 _BEING_STAGED_S = 3600.0
 
-_LAST_KEY = f"{contract.KEY_PREFIX}sweep:last"
+_LAST_KEY = f"{protocol.KEY_PREFIX}sweep:last"
 _LAST_KEPT_S = 24 * 3600
 _ALONE = "sweep"
 
@@ -109,10 +110,11 @@ class Sweep:
     ) -> None:
         """Leave alone what moved within ``quiet_s`` seconds: its own worker may be at it."""
         self._ledger = ledger
+        self._open = OpenUploads(ledger)
         self._questions = Questions(ledger)
-        self._reuse = Reuse(ledger)
+        self._deduplication = Deduplication(ledger)
         self._storage = Storage(ledger)
-        self._lanes = Lanes(ledger)
+        self._queues = Queues(ledger)
         self._app = app
         self._publish = publish
         self._quiet_s = quiet_s
@@ -139,11 +141,11 @@ class Sweep:
 
     def unmoved(self) -> Iterator[Finding]:
         """Yield lost uploads and questions, and leftovers."""
-        uploads = self._ledger.unmoved(self._quiet_s)
+        uploads = self._open.unmoved(self._quiet_s)
         questions = self._questions.unmoved(self._quiet_s)
         if not (uploads or questions):
             return
-        queues = self._lanes.queues()
+        queues = self._queues.queues()
         with self._ledger.reached():
             held = held_tickets(self._ledger.redis, queues)
             # What was between a queue and a worker just then is in the worker's hands by now.
@@ -160,7 +162,7 @@ class Sweep:
         try:
             row = self._ledger.read(ticket)
         except UnknownTicketError:
-            self._ledger.forget(ticket)
+            self._open.forget(ticket)
             return
         except NewerPayloadError:
             return  # a newer worker's sweep knows what it is
@@ -170,7 +172,7 @@ class Sweep:
                 why = f"{row.stage}, and its deletion is on no way"
                 yield Finding(kind=Kind.LEFTOVER, subject=ticket, profile=profile, why=why)
             else:
-                self._ledger.forget(ticket)
+                self._open.forget(ticket)
         elif not self._ledger.leased(ticket):
             why = f"{row.stage}, and no message moves it"
             yield Finding(kind=Kind.LOST, subject=ticket, profile=profile, why=why)
@@ -211,17 +213,17 @@ class Sweep:
 
     # -- what the provider has -----------------------------------------------------------------
 
-    def at_provider(self, profile: str, gemini: Gemini) -> Iterator[Finding]:
+    def at_provider(self, profile: str, provider: Provider) -> Iterator[Finding]:
         """Yield strays and unknown files; nothing where the provider has no list."""
-        if Operation.LIST in gemini.provider.cannot:
+        if not provider.capabilities.can(Operation.LIST):
             return
         began = datetime.now(UTC)
         fresh = began - timedelta(seconds=self._quiet_s)
-        files = [*gemini.list()]
-        self._storage.correct(profile, files, began.timestamp())
+        files = [*provider.list()]
+        self._storage.reconcile(profile, files, began.timestamp())
         for file in files:
-            label = file.name if gemini.provider.takes_names else file.display_name or ""
-            ours = contract.upload_of(label)
+            label = file.name if provider.capabilities.takes_names else file.display_name or ""
+            ours = protocol.upload_of(label)
             if ours is None or (file.created_at is not None and file.created_at > fresh):
                 continue
             ticket, generation = ours
@@ -235,12 +237,12 @@ class Sweep:
                 continue
             else:
                 # Its users know it by their own profile; another one may have the same key.
-                if why and not self._reuse.shared(row.request.profile, file.name):
+                if why and not self._deduplication.shared(row.request.profile, file.name):
                     yield Finding(kind=Kind.STRAY, subject=file.name, profile=profile, why=why)
 
     # -- bringing it to an end -----------------------------------------------------------------
 
-    def mend(self, finding: Finding, providers: Mapping[str, Gemini]) -> None:
+    def mend(self, finding: Finding, providers: Mapping[str, Provider]) -> None:
         """Do what the kind of finding calls for."""
         if finding.kind in {Kind.STRAY, Kind.UNKNOWN}:
             providers[finding.profile or ""].delete(finding.subject)
@@ -248,7 +250,7 @@ class Sweep:
             self._staging.remove(finding.subject)
         elif finding.kind is Kind.LEFTOVER:
             self._ledger.touch(finding.subject)
-            self._publish(contract.delete_signature(self._app, finding.subject))
+            self._publish(messages.delete_signature(self._app, finding.subject))
         else:
             self._submit_again(finding.subject)
 
@@ -258,25 +260,45 @@ class Sweep:
         except UnknownTicketError:
             self._questions.touch(ticket)
             profile = self._questions.profile_of(ticket)
-            queue = self._lanes.queue_of(profile, Lane.QUESTIONS)
-            self._publish(contract.ask_signature(self._app, ticket, queue))
+            queue = self._queues.queue_of(profile, PriorityQueue.QUESTIONS)
+            self._publish(messages.ask_signature(self._app, ticket, queue))
             return
         self._ledger.note(ticket, "its message was lost; the sweep submitted it again")
         if row.stage is Stage.PROCESSING:
-            signature = contract.poll_signature(self._app, row.request, row.look + 1)
+            signature = messages.poll_signature(self._app, row.request, row.claimed_poll + 1)
             self._publish(signature.set(task_id=ticket))
         else:
-            queue = self._lanes.queue_of(row.request.profile)
-            self._publish(contract.upload_signature(self._app, row.request, queue))
+            queue = self._queues.queue_of(row.request.profile)
+            self._publish(messages.upload_signature(self._app, row.request, queue))
 
 
-def _unwanted(row: Row, file: ProviderFile, generation: int) -> str:
+def sweep_everywhere(
+    sweep: Sweep, profiles: Iterable[str], *, dry_run: bool, unknown: bool
+) -> list[Finding]:
+    """Find everything there is, and unless ``dry_run`` bring it to its end; return what was found.
+
+    Files that this Redis knows nothing of are deleted only with ``unknown``.
+    """
+    with ExitStack() as opened:
+        found = [*sweep.unmoved(), *sweep.staged()]
+        providers = {name: opened.enter_context(open_provider(name)) for name in profiles}
+        for name, provider in providers.items():
+            found += sweep.at_provider(name, provider)
+        if not dry_run:
+            for finding in found:
+                if unknown or finding.kind is not Kind.UNKNOWN:
+                    sweep.mend(finding, providers)
+        return found
+
+
+def _unwanted(row: UploadState, file: ProviderFile, generation: int) -> str:
     """Say why nobody wants this file of an upload; nothing if somebody does."""
-    if row.stage is Stage.ACTIVE:
-        if row.file is None or row.file.name != file.name:
-            return "not the copy its upload ended with"
-        return "its user let it go" if row.copy_at_provider is Copy.DELETED else ""
     if not row.stage.ended:
         return "" if generation == row.generation else "a copy that was given up"
-    cleanup = row.stage is Stage.CANCELLED or row.request.cleanup_on_timeout or row.let_go_at
-    return f"its upload is {row.stage}" if cleanup else ""
+    if row.stage is Stage.ACTIVE and (row.file is None or row.file.name != file.name):
+        return "not the copy its upload ended with"
+    if row.copy_wanted:
+        return ""
+    if row.stage is Stage.ACTIVE and row.copy_at_provider is not Copy.DELETED:
+        return ""  # released, and its deletion is a message of its own
+    return "its user released it" if row.stage is Stage.ACTIVE else f"its upload is {row.stage}"

@@ -13,15 +13,16 @@ from provider_uploads.errors import (
     QueueUnavailableError,
     SessionLostError,
     SourceChangedError,
+    SourceTooLargeError,
     TransientError,
     UnsupportedOperationError,
     VerificationError,
 )
-from provider_uploads.gemini import Gemini
-from provider_uploads.records import ProviderFile
-from provider_uploads.resumable import Progress, verify
-from provider_uploads.rows import Row
-from provider_uploads.sources import Source
+from provider_uploads.ledger.state import UploadState
+from provider_uploads.providers.base import Progress, Provider
+from provider_uploads.providers.verification import verify
+from provider_uploads.schemas import ProviderFile
+from provider_uploads.sources.base import Source
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
@@ -40,13 +41,13 @@ class Lease(Protocol):
         """Whether somebody else may be sending."""
 
 
-class Book(Protocol):
-    """What an attempt writes down for the next one: the ledger's part that it needs."""
+class UploadStore(Protocol):
+    """What an attempt records for the next one: the part of the ledger that it needs."""
 
-    def uploading(self, row: Row, session_url: str) -> Row | None:
+    def uploading(self, row: UploadState, session_url: str) -> UploadState | None:
         """Record an open session; None when the upload has ended meanwhile."""
 
-    def next_generation(self, row: Row) -> None:
+    def next_generation(self, row: UploadState) -> None:
         """Forget the session and the name."""
 
     def progress(self, ticket: str, sent_bytes: int) -> bool:
@@ -54,32 +55,37 @@ class Book(Protocol):
 
 
 def transfer(
-    book: Book,
-    gemini: Gemini,
-    row: Row,
+    store: UploadStore,
+    provider: Provider,
+    row: UploadState,
     source: Source,
     *,
     lease: Lease,
     stopping: Callable[[], bool],
     progress_every_s: float,
-) -> tuple[Row, ProviderFile]:
+) -> tuple[UploadState, ProviderFile]:
     """Start or resume the session, send what the server lacks, verify; return row and file.
 
     Raises Interrupted when ``stopping()`` turns true or the lease is lost, Ended when the upload
     has ended otherwise;
-    a TransientError where another attempt may succeed (the book says how it must begin);
+    a TransientError where another attempt may succeed (the store says how it must begin);
     SourceChangedError when an earlier attempt began with another version of the source; another
     PermanentError otherwise.
     """
-    if source.size_bytes == 0 and gemini.provider.through_gateway:
+    capabilities = provider.capabilities
+    if source.size_bytes == 0 and not capabilities.takes_empty_files:
         raise UnsupportedOperationError(
-            gemini.provider.name, "upload empty", "a file of at least one byte"
+            capabilities.name, "upload empty", "a file of at least one byte"
         )
-    if row.source_mark not in {None, source.mark}:
+    if source.size_bytes > capabilities.max_file_bytes:
+        raise SourceTooLargeError(source.path, source.size_bytes, capabilities.max_file_bytes)
+    if row.source_fingerprint not in {None, source.fingerprint}:
         # What an earlier attempt sent is of another version: nobody wants a mixture.
         expected = source.size_bytes if row.expected_bytes is None else row.expected_bytes
         raise SourceChangedError(source.path, expected, source.size_bytes)
-    row = row.model_copy(update={"size_bytes": source.size_bytes, "source_mark": source.mark})
+    row = row.model_copy(
+        update={"size_bytes": source.size_bytes, "source_fingerprint": source.fingerprint}
+    )
     told_at = time.monotonic()
 
     def watch(sent_bytes: int) -> None:
@@ -93,60 +99,57 @@ def transfer(
             told_at = now
             # A note that cannot be written is no reason to stop; a lease that runs out is.
             with suppress(QueueUnavailableError):
-                if not book.progress(row.request.upload_id, sent_bytes):
+                if not store.progress(row.request.upload_id, sent_bytes):
                     raise Ended
 
     try:
         session_url, resume = row.session_url, True
         if session_url is None:
-            session_url = gemini.start(row.name, row.request, source.size_bytes)
+            session_url = provider.start(row.name, row.request, source.size_bytes)
             resume = False
             try:
-                moved = book.uploading(row, session_url)
+                moved = store.uploading(row, session_url)
             except QueueUnavailableError:
                 # Nobody else will ever know of it. Should the note have arrived all the same, the
                 # next attempt finds the session gone and the name free.
                 with suppress(TransientError):
-                    gemini.sender.cancel(session_url)
+                    provider.cancel(session_url)
                 raise
             if moved is None:
-                gemini.sender.cancel(session_url)
+                provider.cancel(session_url)
                 raise Ended
             row = moved
-        file = gemini.sender.send(
-            session_url, source, name=row.name, resume=resume, on_progress=watch
-        )
+        file = provider.send(session_url, source, name=row.name, resume=resume, on_progress=watch)
     except (SessionLostError, NameTakenError) as error:
         # An attempt whose answer was lost may have finished the file: take it, or leave the name.
-        file = _adopt(book, gemini, row, source, error, watch)
+        file = _adopt(store, provider, row, source, error, watch)
     except VerificationError:
-        _abandon(book, gemini, row)
+        _abandon(store, provider, row)
         raise
-    known: dict[str, str] = {"provider": gemini.provider.name}
-    if gemini.provider.through_gateway:
-        known["mime_type"] = row.request.mime_type  # which a gateway forgets
-    return row, file.model_copy(update=known)
+    if not capabilities.keeps_mime_type:
+        file = file.model_copy(update={"mime_type": row.request.mime_type})
+    return row, file
 
 
 def _adopt(
-    book: Book,
-    gemini: Gemini,
-    row: Row,
+    store: UploadStore,
+    provider: Provider,
+    row: UploadState,
     source: Source,
     reason: SessionLostError | NameTakenError,
     watch: Progress,
 ) -> ProviderFile:
     try:
-        return verify(gemini.get(row.name), source, watch)
+        return verify(provider.get(row.name), source, watch)
     except FileGoneError:
-        book.next_generation(row)
+        store.next_generation(row)
         raise reason from None
     except VerificationError:
-        _abandon(book, gemini, row)
+        _abandon(store, provider, row)
         raise
 
 
-def _abandon(book: Book, gemini: Gemini, row: Row) -> None:
+def _abandon(store: UploadStore, provider: Provider, row: UploadState) -> None:
     """Delete a damaged copy; one that cannot be deleted now is met again by the next attempt."""
-    gemini.delete(row.name)
-    book.next_generation(row)
+    provider.delete(row.name)
+    store.next_generation(row)

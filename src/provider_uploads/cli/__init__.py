@@ -19,8 +19,7 @@ from typing import NoReturn
 import click
 from rich.text import Text
 
-from provider_uploads import display
-from provider_uploads.cli import doctor, files, stack, tier, uploads
+from provider_uploads.cli import display, doctor, files, stack, tier, uploads
 from provider_uploads.cli.console import INTERRUPTED, UNAVAILABLE, USAGE, err
 from provider_uploads.errors import ProviderUploadsError, TransientError
 

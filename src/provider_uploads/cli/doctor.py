@@ -9,7 +9,7 @@ import sys
 
 import click
 
-from provider_uploads import display
+from provider_uploads.cli import display
 from provider_uploads.cli.console import err, out
 from provider_uploads.doctor import Verdict, examine
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 import click
 
-from provider_uploads import display
+from provider_uploads.cli import display
 from provider_uploads.cli.console import PROFILE, out, say
 from provider_uploads.files import Files
-from provider_uploads.records import ProviderFile
+from provider_uploads.schemas import ProviderFile
 
 
 @click.group("files")

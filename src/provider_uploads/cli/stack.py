@@ -19,8 +19,8 @@ from provider_uploads.cli.console import event, out, say, starting
 from provider_uploads.cli.uploads import follow
 from provider_uploads.client import UploadQueue
 from provider_uploads.errors import MissingDependencyError
-from provider_uploads.samples import make_samples
-from provider_uploads.stack import Provider, Stack, StackOptions
+from provider_uploads.local.samples import make_samples
+from provider_uploads.local.stack import Provider, Stack, StackOptions
 
 
 @click.command()

@@ -6,14 +6,14 @@ import json
 
 import click
 
-from provider_uploads import display
+from provider_uploads.cli import display
 from provider_uploads.cli.console import out
 from provider_uploads.errors import ConfigurationError, InvalidRequestError
-from provider_uploads.ledger import Ledger
-from provider_uploads.limits import Limits, Standing, published
+from provider_uploads.fleet.limits import Limits, RateLimitStatus, published
+from provider_uploads.fleet.tiers import Tier, Work
+from provider_uploads.ledger.storage import Storage
+from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.settings import settings
-from provider_uploads.storage import Storage
-from provider_uploads.tiers import Tier, Work
 
 
 @click.group()
@@ -26,7 +26,7 @@ def tier() -> None:
 def show(as_json: bool) -> None:
     """Show every profile's rates, cool-downs and storage, as the workers use them."""
     ledger, tiers, limits = _fleet()
-    standings = [limits.standing(profile, work) for profile in tiers for work in Work]
+    standings = [limits.status(profile, work) for profile in tiers for work in Work]
     held = {profile: Storage(ledger).held_bytes(profile) for profile in tiers}
     if as_json:
         for standing in standings:
@@ -61,7 +61,7 @@ def set_(work: str, rate: str, profile: str | None) -> None:
         limits.set_rate(Work(work), given, profile=profile, profiles=tiers)
     except ValueError as error:
         raise InvalidRequestError("RATE", repr(rate), f"{error}, none, or tier") from None
-    out.print(display.standings([limits.standing(p, Work(work)) for p in tiers], tiers))
+    out.print(display.standings([limits.status(p, Work(work)) for p in tiers], tiers))
 
 
 def _fleet() -> tuple[Ledger, dict[str, Tier], Limits]:
@@ -75,14 +75,14 @@ def _fleet() -> tuple[Ledger, dict[str, Tier], Limits]:
     return ledger, tiers, Limits(ledger, lambda profile, work: tiers[profile].rate(work))
 
 
-def _as_json(standing: Standing, tier: str) -> dict[str, object]:
+def _as_json(standing: RateLimitStatus, tier: str) -> dict[str, object]:
     return {
         "profile": standing.profile,
         "tier": tier,
         "work": standing.work.value,
         "tier_per_minute": standing.tier_rate or None,
         "per_minute": standing.rate or None,
-        "share": round(standing.share, 3),
+        "share": round(standing.factor, 3),
         "on_hold_s": round(standing.on_hold_s, 1),
         "why": standing.why,
     }

@@ -10,12 +10,21 @@ from typing import Any, Literal
 import click
 from rich.text import Text
 
-from provider_uploads import display
+from provider_uploads.cli import display
 from provider_uploads.cli.console import FAILED, INTERRUPTED, PROFILE, err, out, say, starting
 from provider_uploads.client import UploadQueue
 from provider_uploads.errors import InvalidRequestError
 from provider_uploads.questions import DEFAULT_MODEL
-from provider_uploads.records import Copy, Stage, UploadStatus
+from provider_uploads.schemas import (
+    BACKOFF_FACTOR,
+    JITTER_S,
+    MAX_POLL_S,
+    POLL_S,
+    TIMEOUT_S,
+    Copy,
+    Stage,
+    UploadStatus,
+)
 
 
 @click.command()
@@ -27,31 +36,31 @@ from provider_uploads.records import Copy, Stage, UploadStatus
 @click.option(
     "--timeout-s",
     type=float,
-    default=120.0,
+    default=TIMEOUT_S,
     show_default=True,
     help="Seconds to wait for ACTIVE once the provider has all bytes.",
 )
 @click.option(
-    "--poll-s", type=float, default=2.0, show_default=True, help="Seconds before the first look."
+    "--poll-s", type=float, default=POLL_S, show_default=True, help="Seconds before the first poll."
 )
 @click.option(
     "--max-poll-s",
     type=float,
-    default=10.0,
+    default=MAX_POLL_S,
     show_default=True,
-    help="Most seconds between two looks.",
+    help="Most seconds between two polls.",
 )
 @click.option(
     "--backoff-factor",
     type=float,
-    default=1.5,
+    default=BACKOFF_FACTOR,
     show_default=True,
-    help="How much later each next look comes.",
+    help="How much longer each next wait is.",
 )
 @click.option(
     "--jitter-s",
     type=float,
-    default=0.2,
+    default=JITTER_S,
     show_default=True,
     help="Spread of each wait, in seconds either way.",
 )
@@ -77,7 +86,7 @@ def upload(
     profile: str,
     reuse: bool,
     evict: Literal["oldest"] | None,
-    **patience: float,
+    **poll_policy: float,
 ) -> None:
     """Queue files and print their tickets; with --wait, follow them to ACTIVE.
 
@@ -93,7 +102,7 @@ def upload(
             "profile": profile,
             "reuse": reuse,
             "evict": evict,
-            **patience,
+            **poll_policy,
         }
         if len(paths) == 1:
             tickets = [queue.submit(paths[0], display_name=display_name, **options)]

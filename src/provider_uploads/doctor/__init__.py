@@ -23,15 +23,15 @@ from redis.exceptions import ResponseError
 from provider_uploads.background import begin
 from provider_uploads.doctor import limits, machine, server, work, workers
 from provider_uploads.doctor.check import Check, Examination, Verdict, failure, note
-from provider_uploads.doctor.surroundings import Surroundings
+from provider_uploads.doctor.context import CheckContext
 from provider_uploads.errors import ConfigurationError, QueueUnavailableError
 from provider_uploads.profiles import DEFAULT_PROFILE
-from provider_uploads.provider import MODEL_PROVIDER
+from provider_uploads.providers.capabilities import MODEL_PROVIDER
 from provider_uploads.settings import Settings, settings
 
 __all__ = ["CHECKS", "Check", "Examination", "Verdict", "examine"]
 
-Checks = tuple[tuple[str, Callable[[Surroundings], Iterable[Check]]], ...]
+Checks = tuple[tuple[str, Callable[[CheckContext], Iterable[Check]]], ...]
 
 #: By the name that stands for a check which could not be made, in the order of the lines.
 CHECKS: Checks = (
@@ -68,7 +68,7 @@ def examine(checks: Checks = CHECKS, *, most_s: float = 10.0) -> Examination:
     Raises nothing: what is wrong is a Check. Writes a copy to the staging place and removes it.
     """
     try:
-        here = Surroundings.of(settings())
+        here = CheckContext.of(settings())
     except ConfigurationError as error:
         wrong = failure("settings", str(error), "Nothing else was checked.")
         return Examination.of([*machine.packages(), wrong])
@@ -96,7 +96,7 @@ def examine(checks: Checks = CHECKS, *, most_s: float = 10.0) -> Examination:
     return Examination.of(_masked(check, secrets) for check in found)
 
 
-def _made(check: Callable[[Surroundings], Iterable[Check]], here: Surroundings) -> list[Check]:
+def _made(check: Callable[[CheckContext], Iterable[Check]], here: CheckContext) -> list[Check]:
     return [*check(here)]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Self
 
-from provider_uploads.records import Record
+from provider_uploads.schemas import Record
 
 
 class Verdict(StrEnum):

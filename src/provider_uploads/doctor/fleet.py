@@ -20,10 +20,10 @@ from kombu.pidbox import Mailbox
 from pydantic import ValidationError
 from redis.exceptions import RedisError
 
-from provider_uploads import contract
-from provider_uploads.about import About
+from provider_uploads import protocol
 from provider_uploads.doctor.clock import Skew
 from provider_uploads.errors import QueueUnavailableError
+from provider_uploads.fleet.worker_info import WorkerInfo
 from provider_uploads.settings import Settings, without_secrets
 
 #: Seconds without a further answer before all have answered; if none has, it is asked once more.
@@ -35,7 +35,7 @@ _LONGER_SILENCE_S = 2.0
 class Worker:
     """A worker that answered, and how far its clock is ahead of this machine's."""
 
-    about: About
+    about: WorkerInfo
     skew: Skew
 
 
@@ -47,7 +47,7 @@ class Fleet:
     #: The names of those that did not understand the question.
     strangers: tuple[str, ...] = ()
 
-    def serving(self, queue: str) -> list[About]:
+    def serving(self, queue: str) -> list[WorkerInfo]:
         """Return those that take messages from a queue."""
         return [worker.about for worker in self.workers if queue in worker.about.queues]
 
@@ -73,7 +73,7 @@ def _ask(settings: Settings, silence_s: float) -> Fleet | None:
         now = time.time()
         for name, said in body.items():
             try:
-                about = About.model_validate(said)
+                about = WorkerInfo.model_validate(said)
             except ValidationError:  # an older worker: it answers with an error
                 strangers.append(name)
             else:
@@ -84,7 +84,7 @@ def _ask(settings: Settings, silence_s: float) -> Fleet | None:
         settings.redis_url,
         connect_timeout=timeout_s,
         transport_options={
-            "global_keyprefix": contract.KEY_PREFIX,
+            "global_keyprefix": protocol.KEY_PREFIX,
             "socket_timeout": timeout_s,
             "socket_connect_timeout": timeout_s,
             "max_retries": 1,
@@ -95,7 +95,7 @@ def _ask(settings: Settings, silence_s: float) -> Fleet | None:
         # Celery's own way would go through an app, which listens to CELERY_BROKER_URL.
         mailbox = Mailbox("celery", "fanout", connection, accept=["json"], serializer="json")
         asked = time.time()
-        mailbox.multi_call(contract.ABOUT, timeout=silence_s, callback=answered)
+        mailbox.multi_call(protocol.WORKER_INFO, timeout=silence_s, callback=answered)
     if not (workers or strangers):
         return None
     return Fleet(

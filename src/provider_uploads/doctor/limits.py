@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from provider_uploads.doctor.check import Check, note, ok, warning
-from provider_uploads.doctor.surroundings import Surroundings
-from provider_uploads.limits import Limits, Standing, published
+from provider_uploads.doctor.context import CheckContext
+from provider_uploads.fleet.limits import Limits, RateLimitStatus, published
+from provider_uploads.fleet.tiers import Work, shown
+from provider_uploads.ledger.storage import Storage
 from provider_uploads.settings import Settings
-from provider_uploads.storage import Storage
-from provider_uploads.tiers import Work, shown
 
 #: A storage fuller than this will soon keep uploads waiting.
 _FULL = 0.9
@@ -17,7 +17,7 @@ _FULL = 0.9
 _LONG_S = 600.0
 
 
-def tiers(here: Surroundings) -> Iterator[Check]:
+def tiers(here: CheckContext) -> Iterator[Check]:
     """Each profile's tier, as the workers use it, and what is different from it now."""
     known = published(here.ledger)
     if not known:
@@ -25,7 +25,7 @@ def tiers(here: Surroundings) -> Iterator[Check]:
     limits = Limits(here.ledger, lambda profile, work: known[profile].rate(work))
     for profile, tier in known.items():
         name = f"tier {profile}"
-        standings = [limits.standing(profile, work) for work in Work]
+        standings = [limits.status(profile, work) for work in Work]
         rates = ", ".join(f"{one.work} {shown(one.rate)}" for one in standings)
         changed = [told for one in standings if (told := _changed(one))]
         wanted = _wanted(here.settings, profile)
@@ -47,19 +47,19 @@ def _wanted(here: Settings, profile: str) -> str | None:
     return here.profile(profile).tier or (here.tier if "tier" in here.model_fields_set else None)
 
 
-def _changed(standing: Standing) -> str:
+def _changed(standing: RateLimitStatus) -> str:
     """Say what holds beside the tier's rate; nothing if nothing does."""
     work = standing.work.value
     if standing.on_hold_s:
         return f"{work} on hold for {standing.on_hold_s:,.0f} s: {standing.why}"
-    if standing.share < 1:
-        return f"{work} at {standing.share:.0%} of {shown(standing.rate)} after a 429"
+    if standing.factor < 1:
+        return f"{work} at {standing.factor:.0%} of {shown(standing.rate)} after a 429"
     if standing.rate != standing.tier_rate:
         return f"{work} set to {shown(standing.rate)} (tier: {shown(standing.tier_rate)})"
     return ""
 
 
-def storage(here: Surroundings) -> Iterator[Check]:
+def storage(here: CheckContext) -> Iterator[Check]:
     """There is room for more files."""
     for profile, tier in published(here.ledger).items():
         name = f"storage {profile}"

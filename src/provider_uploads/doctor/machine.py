@@ -16,10 +16,9 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from provider_uploads.about import installed, shown
 from provider_uploads.background import begin
 from provider_uploads.doctor.check import Check, failure, note, ok, warning
-from provider_uploads.doctor.surroundings import Surroundings
+from provider_uploads.doctor.context import CheckContext
 from provider_uploads.errors import (
     InvalidCredentialsError,
     MissingDependencyError,
@@ -27,11 +26,14 @@ from provider_uploads.errors import (
     ProviderUploadsError,
     RateLimitedError,
 )
+from provider_uploads.fleet.worker_info import installed, shown
 from provider_uploads.locations import staged
 from provider_uploads.profiles import DEFAULT_PROFILE, Profile
-from provider_uploads.provider import Operation
+from provider_uploads.providers import provider_of
+from provider_uploads.providers.base import Operation
+from provider_uploads.providers.capabilities import capabilities_of
 from provider_uploads.settings import Settings, without_secrets
-from provider_uploads.staging import staging_at
+from provider_uploads.sources.staging import staging_at
 
 _OURS = "provider-uploads"
 #: Seconds of silence before a provider or Flower counts as down.
@@ -71,7 +73,7 @@ def _package(needed: Requirement, found: str | None) -> Iterator[Check]:
 # -- keys ------------------------------------------------------------------------------------------
 
 
-def profiles(here: Surroundings) -> Iterator[Check]:
+def profiles(here: CheckContext) -> Iterator[Check]:
     """Every account has a key, and its provider accepts it."""
     asked = [
         begin(partial(profile, here.settings, name))
@@ -89,8 +91,9 @@ def profile(settings: Settings, name: str) -> Check:
         return (failure if name == DEFAULT_PROFILE else warning)(line, problem, f"Set {variable}.")
     url = without_secrets(account.base_url)
     try:
-        if Operation.LIST in account.provider.cannot:
-            who = account.provider.name
+        capabilities = capabilities_of(account)
+        if not capabilities.can(Operation.LIST):
+            who = capabilities.name
             return note(line, f"has a key for {url}; not tried, since {who} cannot list files")
         _ask_for_a_file(account, min(settings.provider_timeout_s, _PROVIDER_S))
     except MissingDependencyError as error:
@@ -113,10 +116,8 @@ def profile(settings: Settings, name: str) -> Check:
 
 
 def _ask_for_a_file(account: Profile, timeout_s: float) -> None:
-    from provider_uploads.gemini import Gemini
-
-    with Gemini(account, timeout_s=timeout_s) as gemini:
-        next(gemini.list(page_size=1), None)
+    with provider_of(account, timeout_s=timeout_s) as provider:
+        next(provider.list(page_size=1), None)
 
 
 def _variable(profile: str, field: str) -> str:
@@ -126,7 +127,7 @@ def _variable(profile: str, field: str) -> str:
 # -- folders ---------------------------------------------------------------------------------------
 
 
-def roots(here: Surroundings) -> Iterator[Check]:
+def roots(here: CheckContext) -> Iterator[Check]:
     """The folders that may be read are there."""
     name, found = "roots", here.settings.readable_roots
     bad = [root for root in found if not (root.is_dir() and os.access(root, os.R_OK | os.X_OK))]
@@ -144,7 +145,7 @@ def roots(here: Surroundings) -> Iterator[Check]:
         )
 
 
-def staging(here: Surroundings) -> Iterator[Check]:
+def staging(here: CheckContext) -> Iterator[Check]:
     """A copy can be staged, read and removed."""
     name, place = "staging", here.settings.staging
     if not place:
@@ -176,7 +177,7 @@ def _listed(paths: tuple[Path, ...] | list[Path]) -> str:
 # -- Flower ----------------------------------------------------------------------------------------
 
 
-def flower(here: Surroundings) -> Iterator[Check]:
+def flower(here: CheckContext) -> Iterator[Check]:
     """Flower, where it is meant to run, answers."""
     del here
     name = "flower"

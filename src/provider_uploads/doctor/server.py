@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 from rich.filesize import decimal
 
 from provider_uploads.doctor.check import Check, failure, note, ok, warning
-from provider_uploads.doctor.surroundings import Surroundings
+from provider_uploads.doctor.context import CheckContext
 from provider_uploads.errors import QueueUnavailableError
 from provider_uploads.settings import without_secrets
 
@@ -27,7 +27,7 @@ _UNREACHED = (
 )
 
 
-def reached(here: Surroundings) -> Iterator[Check]:
+def reached(here: CheckContext) -> Iterator[Check]:
     """Redis answers, is new enough and may be written to."""
     name, server = "redis", without_secrets(here.settings.redis_url)
     try:
@@ -59,7 +59,7 @@ def reached(here: Surroundings) -> Iterator[Check]:
         yield ok(name, f"{server}, Redis {version}")
 
 
-def persistence(here: Surroundings) -> Iterator[Check]:
+def persistence(here: CheckContext) -> Iterator[Check]:
     """What it was given outlives a restart."""
     info, name = here.info.result(), "persistence"
     if not info:
@@ -103,14 +103,14 @@ def persistence_of(info: dict[str, Any], name: str, snapshots: bool | None, now:
     )
 
 
-def _snapshots(here: Surroundings) -> bool | None:
+def _snapshots(here: CheckContext) -> bool | None:
     try:
         return bool(here.ledger.redis.config_get("save")["save"])
     except (RedisError, KeyError):  # managed services refuse CONFIG
         return None
 
 
-def eviction(here: Surroundings) -> Iterator[Check]:
+def eviction(here: CheckContext) -> Iterator[Check]:
     """It drops nothing by itself."""
     info, name = here.info.result(), "eviction"
     if not info:
@@ -135,7 +135,7 @@ def eviction(here: Surroundings) -> Iterator[Check]:
         )
 
 
-def memory(here: Surroundings) -> Iterator[Check]:
+def memory(here: CheckContext) -> Iterator[Check]:
     """There is room for more."""
     info, name = here.info.result(), "memory"
     if not info:

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 
-from provider_uploads import contract
-from provider_uploads.breaker import outage
+from provider_uploads import protocol
 from provider_uploads.doctor.check import Check, failure, ok, warning
+from provider_uploads.doctor.context import CheckContext
 from provider_uploads.doctor.fleet import Fleet
-from provider_uploads.doctor.surroundings import Surroundings
 from provider_uploads.errors import QueueUnavailableError
-from provider_uploads.lanes import Lanes
-from provider_uploads.ledger import OPEN_KEY
+from provider_uploads.fleet.breaker import outage
+from provider_uploads.fleet.queues import Queues
+from provider_uploads.ledger.open_uploads import OpenUploads
+from provider_uploads.ledger.uploads import OPEN_KEY
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.sweep import last_sweep, sweeping
 
@@ -25,15 +26,15 @@ _MISSED = 2
 _SWEEP_S = 900.0
 
 
-def queues(here: Surroundings) -> Iterator[Check]:
+def queues(here: CheckContext) -> Iterator[Check]:
     """Somebody takes what waits in each queue."""
     fleet = here.fleet.result()
     redis = here.ledger.redis
     waiting = _waiting(here)
     with here.ledger.reached():
-        held = redis.hlen(f"{contract.KEY_PREFIX}unacked")
+        held = redis.hlen(f"{protocol.KEY_PREFIX}unacked")
     for name, messages in waiting.items():
-        if messages or name in {contract.TRANSFER_QUEUE, contract.CONTROL_QUEUE}:
+        if messages or name in {protocol.TRANSFER_QUEUE, protocol.CONTROL_QUEUE}:
             yield queue_of(name, messages, fleet)
     answered = bool(fleet.workers or fleet.strangers)
     whose = "in workers' hands, being worked on or waiting for their time"
@@ -41,11 +42,11 @@ def queues(here: Surroundings) -> Iterator[Check]:
     yield ok("held", f"{_messages(held)} {whose if answered or not held else left}")
 
 
-def _waiting(here: Surroundings) -> dict[str, int]:
+def _waiting(here: CheckContext) -> dict[str, int]:
     """Return the messages that wait, by queue: all lanes, and control."""
-    names = Lanes(here.ledger).queues()
+    names = Queues(here.ledger).queues()
     with here.ledger.reached():
-        return {name: here.ledger.redis.llen(f"{contract.KEY_PREFIX}{name}") for name in names}
+        return {name: here.ledger.redis.llen(f"{protocol.KEY_PREFIX}{name}") for name in names}
 
 
 def queue_of(name: str, messages: int, fleet: Fleet) -> Check:
@@ -60,7 +61,7 @@ def queue_of(name: str, messages: int, fleet: Fleet) -> Check:
         return warning(
             line, f"{_messages(messages)} waiting; {who}", "Upgrade the others, and ask again."
         )
-    what = "looks, deletes and sweeps" if name == contract.CONTROL_QUEUE else "sends files"
+    what = "looks, deletes and sweeps" if name == protocol.CONTROL_QUEUE else "sends files"
     return failure(
         line,
         f"no worker takes from it, so nobody {what}; {_messages(messages)} waiting",
@@ -68,12 +69,12 @@ def queue_of(name: str, messages: int, fleet: Fleet) -> Check:
     )
 
 
-def oldest(here: Surroundings) -> Iterator[Check]:
+def oldest(here: CheckContext) -> Iterator[Check]:
     """No upload waits for long to begin."""
     name, ledger = "uploads", here.ledger
     with ledger.reached():
         there_are = ledger.redis.zcard(OPEN_KEY)
-    found = ledger.oldest_queued()
+    found = OpenUploads(ledger).oldest_queued()
     if found is None:
         yield ok(name, f"none waits to begin; {there_are} under way")
         return
@@ -85,14 +86,14 @@ def oldest(here: Surroundings) -> Iterator[Check]:
         yield warning(name, f"{facts}: {said}", "See what it says; the breaker, too.")
     else:
         waiting = _waiting(here)
-        if any(waiting[name] for name in waiting if name != contract.CONTROL_QUEUE):
+        if any(waiting[name] for name in waiting if name != protocol.CONTROL_QUEUE):
             remedy = "If workers take from transfer at all, all their slots are busy: start more."
         else:
             remedy = "No message waits for it in transfer: the sweep submits a lost one again."
         yield warning(name, facts, remedy)
 
 
-def swept(here: Surroundings) -> Iterator[Check]:
+def swept(here: CheckContext) -> Iterator[Check]:
     """The sweep runs: lost messages come home by nothing else."""
     name = "sweep"
     last, now = last_sweep(here.ledger), sweeping(here.ledger)
@@ -109,7 +110,7 @@ def swept(here: Surroundings) -> Iterator[Check]:
     )
 
 
-def breakers(here: Surroundings) -> Iterator[Check]:
+def breakers(here: CheckContext) -> Iterator[Check]:
     """No profile's Files service is known to be down."""
     name = "breaker"
     profiles = {DEFAULT_PROFILE, *here.settings.profiles, *_theirs(here.fleet)}

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from provider_uploads import contract
-from provider_uploads.about import About, installed, shown
+from provider_uploads import protocol
 from provider_uploads.doctor.check import Check, failure, note, ok, warning
 from provider_uploads.doctor.clock import Skew
+from provider_uploads.doctor.context import CheckContext
 from provider_uploads.doctor.fleet import Fleet
-from provider_uploads.doctor.surroundings import Surroundings
-from provider_uploads.keepalive import renewed_every_s
+from provider_uploads.fleet.keepalive import renewed_every_s
+from provider_uploads.fleet.worker_info import WorkerInfo, installed, shown
 from provider_uploads.settings import Settings
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ _MOST_NAMES = 6
 _START = "where the checkout is: celery -A tasks worker"
 
 
-def alive(here: Surroundings) -> Iterator[Check]:
+def alive(here: CheckContext) -> Iterator[Check]:
     """Workers answer."""
     return alive_in(here.fleet.result())
 
@@ -44,17 +44,17 @@ def alive_in(fleet: Fleet) -> Iterator[Check]:
         yield ok(name, _some(f"{about.worker} (Python {about.python})" for about in abouts))
     elif not fleet.strangers:
         yield failure(name, "none answers", f"Start one {_START} (it serves all queues).")
-    both = fleet.serving(contract.CONTROL_QUEUE)
-    if both and all(contract.TRANSFER_QUEUE in about.queues for about in both):
+    both = fleet.serving(protocol.CONTROL_QUEUE)
+    if both and all(protocol.TRANSFER_QUEUE in about.queues for about in both):
         yield note(
             name,
             "whoever serves control serves transfer too: when uploads fill all slots, looks and "
             "deletions wait for one",
-            f"Start one for control alone, {_START} -Q {contract.CONTROL_QUEUE}",
+            f"Start one for control alone, {_START} -Q {protocol.CONTROL_QUEUE}",
         )
 
 
-def agreement(here: Surroundings) -> Iterator[Check]:
+def agreement(here: CheckContext) -> Iterator[Check]:
     """All workers are of one version and set up alike: a message may come to any of them."""
     return agreement_in(here.fleet.result(), here.settings)
 
@@ -79,7 +79,7 @@ def agreement_in(fleet: Fleet, settings: Settings) -> Iterator[Check]:
         )
 
 
-def _versions(everybody: Sequence[About]) -> Iterator[tuple[str, str]]:
+def _versions(everybody: Sequence[WorkerInfo]) -> Iterator[tuple[str, str]]:
     """Yield problems and remedies."""
     for package in ("provider_uploads", "celery", "kombu", "google_genai"):
         found = _by((getattr(about, package), about.worker) for about in everybody)
@@ -95,7 +95,7 @@ def _versions(everybody: Sequence[About]) -> Iterator[tuple[str, str]]:
 def _setups(fleet: Fleet, settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield problems and remedies: who has to do with a setting must have the same."""
     everybody = [worker.about for worker in fleet.workers]
-    sends = fleet.serving(contract.TRANSFER_QUEUE)
+    sends = fleet.serving(protocol.TRANSFER_QUEUE)
     for setting, what, whom in (
         ("profiles", "the same keys", everybody),
         ("staging", "PROVIDER_UPLOADS_STAGING", everybody),
@@ -123,7 +123,7 @@ def _setups(fleet: Fleet, settings: Settings) -> Iterator[tuple[str, str]]:
         yield problem, "Set PROVIDER_UPLOADS_STAGING to one place for all."
 
 
-def renewal(here: Surroundings) -> Iterator[Check]:
+def renewal(here: CheckContext) -> Iterator[Check]:
     """What a living worker holds is renewed before others take it for dead."""
     return renewal_in(here.fleet.result())
 
@@ -166,7 +166,7 @@ def renewal_in(fleet: Fleet) -> Iterator[Check]:
 # -- clocks ----------------------------------------------------------------------------------------
 
 
-def clocks(here: Surroundings) -> Iterator[Check]:
+def clocks(here: CheckContext) -> Iterator[Check]:
     """This machine's and the workers' clocks agree with Redis's."""
     redis = here.skew.result()
     # Of this machine against Redis: Redis was held against it.

@@ -1,0 +1,1 @@
+"""What workers share through Redis: rate limits, queues, circuit breakers, who is there."""

@@ -1,0 +1,1 @@
+"""What is known in Redis about uploads and questions, and who may change it."""

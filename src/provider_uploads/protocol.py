@@ -1,0 +1,79 @@
+"""What clients and workers must agree on: names, queues, keys and the payload's version."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Final
+
+#: Raised when a payload gains a field that an older worker would misread.
+PAYLOAD_VERSION: Final = 1
+
+UPLOAD: Final = "provider_uploads.upload"
+POLL: Final = "provider_uploads.poll_until_active"
+DELETE: Final = "provider_uploads.delete_on_timeout"
+INGEST: Final = "provider_uploads.ingest"
+GENERATE: Final = "provider_uploads.generate"
+SWEEP: Final = "provider_uploads.sweep"
+UNSTAGE: Final = "provider_uploads.remove_staged"
+
+#: Not a task but a remote-control command: each worker answers with its WorkerInfo.
+WORKER_INFO: Final = "provider_uploads.about"
+
+#: Work that moves bytes and holds a slot for long.
+TRANSFER_QUEUE: Final = "transfer"
+#: Work that is one short request; it must never wait behind a transfer.
+CONTROL_QUEUE: Final = "control"
+
+
+class PriorityQueue(StrEnum):
+    """A profile's transfer queues, by what ends their names. Workers take from all in turn."""
+
+    #: Uploads that were submitted one by one.
+    SINGLE = ""
+    #: Uploads that came many at once.
+    BULK = ".bulk"
+    QUESTIONS = ".questions"
+
+
+def transfer_queue(profile: str, kind: PriorityQueue = PriorityQueue.SINGLE) -> str:
+    """Return the name of one of a profile's queues: ``transfer``, ``transfer@batch.bulk``."""
+    own = "" if profile == "default" else f"@{profile}"
+    return f"{TRANSFER_QUEUE}{own}{kind}"
+
+
+#: The File API's limits (ai.google.dev/gemini-api/docs/files): 2 GB a file, kept for 48 h, display
+#: names of at most 512 characters.
+MAX_FILE_BYTES: Final = 2 * 1024**3
+KEPT_S: Final = 48 * 3600
+MAX_DISPLAY_NAME: Final = 512
+
+#: The schemes of sources that can be switched on with ``PROVIDER_UPLOADS_SOURCES``.
+SOURCE_SCHEMES: Final = ("s3", "gs", "https")
+
+#: Before every broker key of ours. Without it, kombu's ``unacked`` keys are shared with every
+#: other Celery application in the same Redis database, and our 30 s visibility timeout would
+#: hand *their* long tasks out a second time.
+KEY_PREFIX: Final = "provider_uploads:"
+
+#: The provider's file names we make: ``files/pu-<32 hex of the upload id>-<generation>``.
+NAME_PREFIX: Final = "pu-"
+
+
+def file_name(upload_id: str, generation: int) -> str:
+    """Return the provider's name for one generation of an upload (at most 40 characters)."""
+    return f"files/{NAME_PREFIX}{upload_id}-{generation}"
+
+
+_OUR_NAME = re.compile(rf"(?:files/)?{NAME_PREFIX}([0-9a-f]{{32}})-(\d+)(?:-|$)")
+
+
+def upload_of(name: str) -> tuple[str, int] | None:
+    """Return upload id and generation of a file name, or of a label, that we chose."""
+    found = _OUR_NAME.match(name)
+    return (found[1], int(found[2])) if found else None
+
+
+def is_our_name(name: str) -> bool:
+    """Whether a provider's file name is one that we chose."""
+    return name.startswith(f"files/{NAME_PREFIX}")

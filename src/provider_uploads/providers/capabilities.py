@@ -1,0 +1,84 @@
+"""Who can do what: the Gemini service itself, and the providers behind a gateway.
+
+    operation            gemini    through a gateway (Bifrost's /genai), by x-model-provider:
+                                   gemini   openai   anthropic   bedrock
+    upload                 x         x        x
+    list, get, delete      x         x        x
+    register (gs://)       x
+    generate with files    x         x
+
+What a provider cannot do is refused before any request, with what to use instead. A gateway
+chooses the names of files itself and forgets an upload session with the first bytes of it; ours
+is then found again by a label at the head of its display name.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import urlsplit
+
+from provider_uploads.errors import ConfigurationError
+from provider_uploads.profiles import Profile
+from provider_uploads.providers.base import Capabilities, Operation
+
+#: The header by which a gateway is told whom a request is for; without it, Gemini.
+MODEL_PROVIDER: Final = "x-model-provider"
+
+#: A base URL that ends so is a gateway's, header or not.
+_GATEWAY_PATH: Final = "/genai"
+
+
+_FILES = (Operation.UPLOAD, Operation.LIST, Operation.GET, Operation.DELETE)
+_ONLY_DIRECTLY = "a profile without a gateway"
+
+
+def _gateway(name: str, unsupported: dict[Operation, str]) -> Capabilities:
+    """Return a provider behind a gateway, which gives files names of its own."""
+    return Capabilities(
+        name,
+        {Operation.REGISTER: _ONLY_DIRECTLY, **unsupported},
+        takes_names=False,
+        resumes=False,
+        takes_empty_files=False,
+        keeps_mime_type=False,
+    )
+
+
+_GEMINI = Capabilities("google")
+_AT_GATEWAY = {
+    "gemini": _gateway("google", {}),
+    # Its files have no URI, and a part of a prompt is a URI.
+    "openai": _gateway(
+        "openai", {Operation.GENERATE: "a batch over the file's id, or a gemini profile"}
+    ),
+    "anthropic": _gateway(
+        "anthropic",
+        {
+            **dict.fromkeys(_FILES, "inline content, or a gemini or openai profile"),
+            Operation.GENERATE: "inline content, or a gemini profile",
+        },
+    ),
+    # It wants a bucket and a role, which this protocol has no place for.
+    "bedrock": _gateway(
+        "bedrock",
+        {
+            **dict.fromkeys(_FILES, "Amazon's own SDK and an S3 bucket"),
+            Operation.GENERATE: "inline content, or a gemini profile",
+        },
+    ),
+}
+
+
+def capabilities_of(profile: Profile) -> Capabilities:
+    """Return what answers at a profile's base URL can do; raises ConfigurationError if unknown."""
+    named = profile.headers.get(MODEL_PROVIDER)
+    if named is None:
+        at_gateway = urlsplit(profile.base_url).path.rstrip("/").endswith(_GATEWAY_PATH)
+        return _AT_GATEWAY["gemini"] if at_gateway else _GEMINI
+    try:
+        return _AT_GATEWAY[named.get_secret_value()]
+    except KeyError:
+        raise ConfigurationError(
+            f"{MODEL_PROVIDER}={named.get_secret_value()!r} is no provider known here "
+            f"(known: {', '.join(_AT_GATEWAY)}). Correct the profile's headers."
+        ) from None

@@ -1,0 +1,303 @@
+"""What crosses a border: between client and worker, worker and provider, Redis and both."""
+
+from __future__ import annotations
+
+import math
+import re
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from provider_uploads import locations, protocol
+from provider_uploads.backoff import Backoff
+from provider_uploads.errors import InvalidRequestError, NewerPayloadError
+from provider_uploads.profiles import DEFAULT_PROFILE, ProfileName
+
+_MIME_TYPE = re.compile(r"[A-Za-z0-9][\w!#$&^.+-]*/[A-Za-z0-9][\w!#$&^.+-]*", re.ASCII)
+
+
+class Record(BaseModel):
+    """A frozen value; unknown fields are refused, changes are copies."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+class Stage(StrEnum):
+    """Where an upload is. The last four are ends."""
+
+    QUEUED = "QUEUED"
+    UPLOADING = "UPLOADING"
+    PROCESSING = "PROCESSING"
+    ACTIVE = "ACTIVE"
+    FAILED = "FAILED"
+    TIMED_OUT = "TIMED_OUT"
+    CANCELLED = "CANCELLED"
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will happen."""
+        return self in _ENDS
+
+
+_ENDS = frozenset({Stage.ACTIVE, Stage.FAILED, Stage.TIMED_OUT, Stage.CANCELLED})
+
+
+class Copy(StrEnum):
+    """What is left of an upload at the provider."""
+
+    NONE = "none"
+    PRESENT = "present"
+    DELETED = "deleted"
+
+
+def _positive(value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError("must be a positive, finite number of seconds")
+    return value
+
+
+def _not_negative(value: float) -> float:
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError("must be zero or a positive, finite number of seconds")
+    return value
+
+
+def _growing(value: float) -> float:
+    if not (math.isfinite(value) and value >= 1):
+        raise ValueError("must be a finite number of at least 1")
+    return value
+
+
+def _mime_type(value: str) -> str:
+    bare = value.split(";")[0].strip()  # the provider refuses parameters such as charset
+    if not _MIME_TYPE.fullmatch(bare):
+        raise ValueError("is not a MIME type; write it as type/subtype, for example video/mp4")
+    return bare.lower()
+
+
+def _display_name(value: str) -> str:
+    if len(value) > protocol.MAX_DISPLAY_NAME:
+        raise ValueError(
+            f"has {len(value)} characters; the provider takes at most {protocol.MAX_DISPLAY_NAME}"
+        )
+    return value
+
+
+def _without_credential(value: str) -> str:
+    if locations.credential(value) is not None:
+        raise ValueError("holds user info or a query; those stay out of messages")
+    return value
+
+
+PositiveSeconds = Annotated[float, AfterValidator(_positive)]
+
+
+#: How long to wait for ACTIVE, and how often to poll, unless a call says otherwise.
+TIMEOUT_S: Final = 120.0
+POLL_S: Final = 2.0
+MAX_POLL_S: Final = 10.0
+BACKOFF_FACTOR: Final = 1.5
+JITTER_S: Final = 0.2
+
+
+class PollPolicy(Record):
+    """How long to wait for ACTIVE, and how often to poll.
+
+    ``timeout_s`` runs from the moment the provider has all bytes; waiting in the queue and
+    sending do not count. ``max_poll_s=None`` lifts the cap on the time between polls.
+    """
+
+    timeout_s: PositiveSeconds = TIMEOUT_S
+    poll_s: PositiveSeconds = POLL_S
+    max_poll_s: PositiveSeconds | None = MAX_POLL_S
+    backoff_factor: Annotated[float, AfterValidator(_growing)] = BACKOFF_FACTOR
+    jitter_s: Annotated[float, AfterValidator(_not_negative)] = JITTER_S
+
+    @property
+    def backoff(self) -> Backoff:
+        """The waits between polls."""
+        return Backoff(self.poll_s, self.backoff_factor, self.max_poll_s, self.jitter_s)
+
+
+#: Which of our finished files may be deleted to make room for an upload.
+Evict = Literal["oldest"]
+
+
+class UploadRequest(Record):
+    """One file to upload: the payload of ``provider_uploads.upload``. It never holds a secret.
+
+    ``source`` is a path or a URL, the latter without user info and query: where there are such,
+    the whole URL is in the ledger. ``size_bytes`` is None for what only the worker can open.
+    ``reuse`` lets uploads of the same bytes share a file; ``evict`` says which files of ours go
+    when there is no room.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    version: Literal[1] = protocol.PAYLOAD_VERSION
+    upload_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    source: Annotated[str, Field(min_length=1), AfterValidator(_without_credential)]
+    display_name: Annotated[str, AfterValidator(_display_name)]
+    mime_type: Annotated[str, AfterValidator(_mime_type)]
+    size_bytes: Annotated[int, Field(ge=0)] | None
+    profile: ProfileName = DEFAULT_PROFILE
+    #: In messages: ``patience``.
+    poll_policy: PollPolicy = Field(default=PollPolicy(), alias="patience")
+    cleanup_on_timeout: bool = True
+    reuse: bool = False
+    evict: Evict | None = None
+
+    @model_validator(mode="after")
+    def _stages_its_own(self) -> Self:
+        if self.staged and locations.staged_id(self.source) != self.upload_id:
+            raise ValueError("names a staged copy of another upload")
+        return self
+
+    @property
+    def staged(self) -> bool:
+        """Whether the source is a copy that was made for this upload, and ends with it."""
+        return locations.scheme_of(self.source) == locations.STAGED
+
+    @classmethod
+    def read(cls, payload: dict[str, Any]) -> Self:
+        """Return the request in ``payload``; raises what ``received`` raises."""
+        return received(cls, payload)
+
+    def to_payload(self) -> dict[str, Any]:
+        """Return the request as it travels in messages."""
+        return self.model_dump(mode="json", by_alias=True)
+
+    def to_json(self) -> str:
+        """Return the request as the ledger keeps it."""
+        return self.model_dump_json(by_alias=True)
+
+
+class ProviderFile(Record):
+    """A file as the provider describes it.
+
+    ``provider`` is whose it is: ``google``, or another one behind a gateway.
+    ``sha256`` is lowercase hex; ``source`` is UPLOADED, GENERATED or REGISTERED; ``video`` is the
+    service's ``videoMetadata``, such as ``{"videoDuration": "596s"}``. None is "not given".
+    """
+
+    name: str
+    uri: str
+    state: str
+    mime_type: str
+    size_bytes: int
+    display_name: str | None = None
+    sha256: str | None = None
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    source: str | None = None
+    video: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    provider: str = "google"
+
+    def updated(self, later: ProviderFile) -> ProviderFile:
+        """Return ``later`` with what it leaves out: answers to a look may say less.
+
+        The hash verified at upload stays.
+        """
+        return later.model_copy(
+            update={
+                "uri": later.uri or self.uri,
+                "mime_type": later.mime_type or self.mime_type,
+                "sha256": self.sha256 or later.sha256,
+            }
+        )
+
+
+class UploadResult(Record):
+    """An ACTIVE file, ready to be used: pass ``uri`` and ``mime_type`` to ``generate_content``.
+
+    A provider behind a gateway may give no ``uri``; there the ``id`` is what its calls take.
+
+    ``id`` is the provider's name (``files/…``), which get and delete take; times are seconds.
+    ``reused`` says that another upload had sent these bytes.
+    """
+
+    ticket: str
+    provider: str
+    id: str
+    uri: str
+    state: str
+    mime_type: str
+    size_bytes: int
+    sha256: str | None
+    display_name: str
+    expires_at: datetime | None
+    polls: int
+    queued_s: float
+    upload_s: float
+    processing_s: float
+    reused: bool = False
+
+
+class UploadStatus(Record):
+    """What is known about an upload right now.
+
+    ``queued_s``, ``upload_s`` and ``processing_s`` are seconds in each step, so far or in all;
+    ``error`` is ``{"type", "args", "message"}``; ``note`` says what it waits for, if anything.
+    ``size_bytes`` is None as long as no worker has opened the source.
+    """
+
+    ticket: str
+    stage: Stage
+    source: str
+    display_name: str
+    mime_type: str
+    size_bytes: int | None
+    profile: str = DEFAULT_PROFILE
+    sent_bytes: int = 0
+    polls: int = 0
+    queued_s: float = 0.0
+    upload_s: float = 0.0
+    processing_s: float = 0.0
+    id: str | None = None
+    uri: str | None = None
+    expires_at: datetime | None = None
+    copy_at_provider: Copy = Copy.NONE
+    reused: bool = False
+    note: str | None = None
+    error: dict[str, Any] | None = None
+
+
+def received(cls: type[RecordT], payload: dict[str, Any]) -> RecordT:
+    """Return what another process wrote.
+
+    Raises NewerPayloadError for a version above ours, InvalidRequestError for anything else that
+    does not fit.
+    """
+    version = payload.get("version")
+    if isinstance(version, int) and version > protocol.PAYLOAD_VERSION:
+        raise NewerPayloadError(version, protocol.PAYLOAD_VERSION)
+    return checked(cls, payload)
+
+
+def checked(cls: type[RecordT], values: dict[str, Any]) -> RecordT:
+    """Return ``cls`` of ``values``; its first complaint becomes an InvalidRequestError."""
+    try:
+        return cls.model_validate(values)
+    except ValidationError as error:
+        complaint = error.errors()[0]
+        field = ".".join(str(part) for part in complaint["loc"]) or cls.__name__
+        problem = complaint["msg"].removeprefix("Value error, ")
+        # A source may be a signed URL, and so may a whole payload hold one.
+        secret = field in {"source", cls.__name__}
+        value = "(not shown)" if secret else repr(complaint["input"])
+        raise InvalidRequestError(
+            field, value if len(value) <= 80 else value[:77] + "…", problem
+        ) from None

@@ -1,0 +1,184 @@
+"""What a task waits for before it may send a request: storage, a permit, a slot to wait in.
+
+An upload waits for its permit in its slot, which keeps the backlog in the queue; polls and
+deletions wait by countdown.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+from celery import Task
+
+from config.policy import policy
+from config.tiers import tier_of
+from provider_uploads.backoff import SHORTEST_S, Backoff
+from provider_uploads.errors import RateLimitedError, SourceTooLargeError, StorageFullError
+from provider_uploads.fleet.limits import Horizon, Permit
+from provider_uploads.fleet.slots import slots
+from provider_uploads.fleet.tiers import Work
+from provider_uploads.ledger.state import UploadState
+from provider_uploads.protocol import PriorityQueue
+from provider_uploads.sources.base import SourcePolicy
+from provider_uploads.sources.open import open_source
+from provider_uploads.transfer import Ended, Interrupted, Lease
+from tasks import canvases
+from tasks.connections import ledger, limits, log, stopping, storage
+from tasks.outcomes import retry_later
+
+# -- storage ---------------------------------------------------------------------------------------
+
+
+def reserve_storage(row: UploadState, source_policy: SourcePolicy) -> None:
+    """Reserve storage for an upload, if its account has a limit.
+
+    Raises StorageFullError when there is none now, SourceTooLargeError when there never is.
+    """
+    request = row.request
+    limit_bytes = tier_of(request.profile).storage_bytes
+    if limit_bytes is None:
+        return
+    size_bytes = row.expected_bytes
+    if size_bytes is None:
+        with open_source(row.location, source_policy) as source:
+            size_bytes = source.size_bytes
+    if size_bytes > limit_bytes:
+        raise SourceTooLargeError(request.source, size_bytes, limit_bytes)
+    missing = storage().reserve(request.profile, request.upload_id, size_bytes, limit_bytes)
+    if missing > 0:
+        raise StorageFullError(request.profile, missing, limit_bytes)
+
+
+def wait_for_storage(task: Task[Any, Any], row: UploadState, full: StorageFullError) -> NoReturn:
+    """Retry in a while, and evict files first if that was asked for.
+
+    It occupies no slot: a file that waits for hours delays none that fits.
+    """
+    ticket = row.request.upload_id
+    if row.request.evict is not None:
+        for evicted in storage().evictable(row.request.profile, full.missing_bytes):
+            log.warning("%s is evicted for %s", evicted.request.upload_id, ticket)
+            ledger().release_copy(evicted.request.upload_id)
+            canvases.clean_up(evicted.request.upload_id).apply_async()
+    ledger().note(ticket, str(full))
+    slots.retried(_queue_of(task), policy.storage_look_s)
+    retry_later(task, policy.storage_look_s)
+
+
+# -- permits ---------------------------------------------------------------------------------------
+
+
+def wait_for_permit(
+    task: Task[Any, Any],
+    work: Work,
+    profile: str,
+    *,
+    lease: Lease,
+    upload_id: str | None = None,
+) -> str:
+    """Wait for a permit in this slot; return its token.
+
+    Where enough others of the queue, or of all queues, are waiting in slots already, the message is
+    retried later and its slot is free. An upload's status says what it waits for. Raises
+    Interrupted when the worker stops or the lease is lost, Ended when the upload has ended.
+    """
+    queue = _queue_of(task)
+    bulk = queue.endswith(PriorityQueue.BULK)
+    begun = time.monotonic()
+    noted_at = 0.0
+    token = ""
+    with slots.waiter(queue) as waiter:
+        while True:
+            yields_to_others = bulk and time.monotonic() - begun < policy.bulk_patience_s
+            may_wait = waiter.may_wait()
+            horizon = None if may_wait else Horizon(policy.in_slot_least_s)
+            if yields_to_others:
+                horizon = Horizon(policy.bulk_ahead_s, permits=2)
+            permit = limits().acquire(profile, work, held=token, ahead=horizon)
+            if permit.wait_s <= 0:
+                return permit.token
+            token = permit.token
+            if upload_id and time.monotonic() > noted_at + policy.note_every_s:
+                noted_at = _note(upload_id, work, permit)
+            if not (may_wait or token) and permit.wait_s > _longest_wait_in_slot_s(permit):
+                slots.pause(queue, policy.away_s)
+                retry_later(task, policy.away_s)
+            waiter.waits_for(permit)
+            _pause(permit, horizon, lease)
+            if upload_id and not ledger().living(upload_id):
+                raise Ended
+
+
+def permit_or_retry(
+    task: Task[Any, Any],
+    work: Work,
+    profile: str,
+    held: str,
+    upload_id: str | None = None,
+    left_s: Callable[[], float] = lambda: math.inf,
+) -> str:
+    """Return a permit's token if it is for now; else retry when it is.
+
+    ``held`` is the token of a reservation. An upload's status says what it waits for. When the
+    permit would come after ``left_s()`` seconds, retry at that deadline; past it, proceed.
+    """
+    left = math.inf
+    permit = limits().acquire(profile, work, held=held, ahead=Horizon(policy.permit_soon_s))
+    if permit.wait_s > 0 and not permit.token:
+        left = max(left_s(), 0.0)
+        horizon = None if left == math.inf else Horizon(left)
+        permit = limits().acquire(profile, work, ahead=horizon)
+    if permit.wait_s > 0 and left > 0:
+        if upload_id:
+            _note(upload_id, work, permit)
+        retry_later(task, min(permit.wait_s, left + SHORTEST_S), token=permit.token)
+    return permit.token
+
+
+@contextmanager
+def cool_down_on_429(work: Work, profile: str, token: str) -> Iterator[None]:
+    """Put everybody's permits on hold when the provider answers 429, and raise that error on.
+
+    Its ``retry_after_s`` is then the seconds on hold.
+    """
+    try:
+        yield
+    except RateLimitedError as error:
+        held_s = limits().cool_down(profile, work, error.retry_after_s, error.reason, token)
+        log.warning("profile %s: %s on hold for %.1f s: %s", profile, work, held_s, error)
+        raise RateLimitedError(error.operation, error.reason, 429, held_s) from None
+
+
+def _queue_of(task: Task[Any, Any]) -> str:
+    return str((task.request.delivery_info or {}).get("routing_key"))
+
+
+def _longest_wait_in_slot_s(permit: Permit) -> float:
+    all_slots_s = (slots.count or 0) * permit.interval_s
+    return min(max(all_slots_s, policy.in_slot_least_s), policy.in_slot_most_s)
+
+
+def _pause(permit: Permit, horizon: Horizon | None, lease: Lease) -> None:
+    wait_s = permit.wait_s
+    if not permit.token and horizon is not None:  # until one may be reserved
+        wait_s = max(wait_s - horizon.seconds, permit.interval_s / 2)
+        wait_s = Backoff(wait_s, jitter=policy.slot_check_jitter).delay(0)
+    if stopping.wait(min(max(wait_s, 0.001), policy.slot_check_s)):
+        raise Interrupted("the worker is stopping")
+    if lease.lost:
+        raise Interrupted("the lease could not be renewed")
+
+
+def _note(upload_id: str, work: Work, permit: Permit) -> float:
+    """Record a long wait in the status; return when it was recorded, or 0."""
+    if permit.wait_s <= policy.note_after_s:
+        return 0.0
+    at = time.gmtime(time.time() + permit.wait_s)
+    until = time.strftime("%Y-%m-%d %H:%M:%S UTC", at)
+    why = f": {permit.why}" if permit.why else ""
+    ledger().note(upload_id, f"waits for the {work} rate limit, not before {until}{why}")
+    return time.monotonic()
