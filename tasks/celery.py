@@ -10,6 +10,7 @@ from kombu.exceptions import OperationalError
 
 from provider_uploads.errors import ConfigurationError, ProviderUploadsError
 from provider_uploads.fleet.keepalive import KeepAlive
+from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.settings import settings
 
 
@@ -39,14 +40,26 @@ class UploadsApp(Celery[Any]):
 class UploadsTask(Task[Any, Any]):
     """What all our tasks have in common."""
 
-    # How often to come back is decided by the tasks. Celery's default is 3, and
+    # How often to retry is decided by the tasks. Celery's default is 3, and
     # ``retry(max_retries=None)`` means that default, not "no limit".
     max_retries = None
     # An error with a name is an outcome, logged as a line; only faults get a traceback.
     throws = (ProviderUploadsError,)
 
 
-_refuse_overrides()
+def _check_settings() -> None:
+    """End the process with one sentence if a variable is wrong; Celery would print a traceback."""
+    try:
+        _refuse_overrides()
+        from config.tiers import tier_of
+
+        for profile in (DEFAULT_PROFILE, *settings().profiles):
+            tier_of(profile)
+    except ConfigurationError as error:
+        raise SystemExit(f"provider-uploads: {error}") from None
+
+
+_check_settings()
 app = UploadsApp(
     "provider_uploads",
     task_cls=UploadsTask,

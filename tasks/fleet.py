@@ -10,11 +10,12 @@ from celery.worker.control import Panel, control_command
 
 from config.tiers import TASKS, tier_of
 from provider_uploads import protocol
-from provider_uploads.errors import QueueUnavailableError
+from provider_uploads.errors import ConfigurationError, QueueUnavailableError
 from provider_uploads.fleet.limits import publish, published
 from provider_uploads.fleet.queues import SERVED_S, Queues, transfer_queues
 from provider_uploads.fleet.slots import slots
 from provider_uploads.fleet.tiers import per_minute
+from provider_uploads.messages import check_tasks
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.settings import settings
 from tasks.celery import app
@@ -31,6 +32,15 @@ def _serve_every_profile(instance: Any, **_: Any) -> None:
     if protocol.TRANSFER_QUEUE in queues.consume_from:
         for name in transfer_queues(_profiles()):
             queues.select_add(queues[name])
+
+
+@celeryd_after_setup.connect
+def _refuse_unknown_tasks(instance: Any, **_: Any) -> None:
+    """A task whose tickets nobody knows would be submitted again while it lives."""
+    try:
+        check_tasks(instance.app.tasks)
+    except ConfigurationError as error:
+        raise SystemExit(f"provider-uploads: {error}") from None
 
 
 class Fleet(bootsteps.StartStopStep):

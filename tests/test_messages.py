@@ -1,0 +1,84 @@
+"""Which tickets a message holds: known for every task, refused for any other."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from provider_uploads.errors import ConfigurationError
+from provider_uploads.fleet.broker import held_tickets
+from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.messages import TICKETS, tickets_of
+from provider_uploads.protocol import DELETE, INGEST, KEY_PREFIX, POLL, UPLOAD
+from tests.nodes import ROOT
+
+A, B, C = ("a" * 32, "b" * 32, "c" * 32)
+
+
+def message(task: str, *args: Any, id_: str = A) -> dict[str, Any]:
+    body = base64.b64encode(json.dumps([args, {}, {}]).encode()).decode()
+    return {"headers": {"id": id_, "task": task}, "body": body}
+
+
+@pytest.mark.parametrize(
+    ("task", "args", "tickets"),
+    [
+        (UPLOAD, ({},), [A]),
+        (POLL, (A, "default"), [A]),
+        (DELETE, (B,), [B]),
+        (INGEST, ([{"upload_id": B}, {"upload_id": C}],), [B, C]),
+        (INGEST, ([{"upload_id": B}], C), [B, C]),
+        ("somebody.elses", (B,), []),
+    ],
+)
+def test_of_a_task(task: str, args: tuple[Any, ...], tickets: list[str]) -> None:
+    assert [*tickets_of(message(task, *args))] == tickets
+
+
+def test_one_that_is_unknown_is_refused_aloud(ledger: Ledger) -> None:
+    """It was taken for a message without tickets: what it moved was submitted again."""
+    ledger.redis.rpush(f"{KEY_PREFIX}control", json.dumps(message("provider_uploads.new", B)))
+    with pytest.raises(ConfigurationError, match=r"task provider_uploads\.new is not in"):
+        held_tickets(ledger.redis, ["control"])
+
+
+def test_every_task_of_the_workers_is_known() -> None:
+    code = (
+        "from tasks.celery import app; app.loader.import_default_modules();"
+        "print(*(name for name in app.tasks if name.startswith('provider_uploads.')))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert set(done.stdout.split()) == set(TICKETS)
+
+
+def test_a_worker_with_another_task_does_not_start(tmp_path: Any) -> None:
+    (tmp_path / "extra.py").write_text(
+        "from tasks.celery import app\n"
+        "@app.task(name='provider_uploads.extra')\n"
+        "def extra() -> None: ...\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "tasks", "worker", "--include", "extra"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "PROVIDER_UPLOADS_TIER": "unlimited"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "task provider_uploads.extra is not in provider_uploads.messages.TICKETS" in done.stderr
