@@ -12,7 +12,7 @@ import httpx2
 import pytest
 
 from provider_uploads.emulator import EmulatorConfig, LocalGemini
-from provider_uploads.emulator.clock import SECOND_NS
+from provider_uploads.emulator.config import SECOND_NS
 
 KEY = {"x-goog-api-key": "a-key"}
 START_NS = 1_750_000_000 * SECOND_NS

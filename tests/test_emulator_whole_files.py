@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from provider_uploads.emulator import EmulatorConfig, LocalGemini
-from provider_uploads.emulator.multipart import MultipartParser, Part
+from provider_uploads.emulator.uploads import MultipartParser, Part
 
 KEY = {"x-goog-api-key": "a-key"}
 VERSIONS = ["/v1", "/v1beta", "/v1alpha", ""]

@@ -5,13 +5,11 @@ server for the command line.
 """
 
 from provider_uploads.emulator.app import create_app
-from provider_uploads.emulator.config import EmulatorConfig
+from provider_uploads.emulator.config import EmulatorConfig, Operation
 from provider_uploads.emulator.errors import EmulatorError, InvalidFaultError, PortInUseError
 from provider_uploads.emulator.fault_kinds import FaultKind
-from provider_uploads.emulator.fault_mix import FaultMix
-from provider_uploads.emulator.faults import Fault
+from provider_uploads.emulator.faults import Fault, FaultMix
 from provider_uploads.emulator.local import LocalGemini
-from provider_uploads.emulator.operations import Operation
 from provider_uploads.emulator.server import serve
 
 __all__ = [  # noqa: RUF022 - in reading order

@@ -11,22 +11,46 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
+from provider_uploads.emulator.config import Operation
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import (
     ApiError,
     ClientGoneError,
     HangUpError,
+    bad_key,
+    error_reply,
     internal,
     invalid_argument,
+    no_key,
 )
-from provider_uploads.emulator.fault_kinds import AtAnswer, AtBytes
+from provider_uploads.emulator.fault_kinds import AtAnswer, AtBytes, FaultPoint, Moment, Trait
 from provider_uploads.emulator.faults import Fault
-from provider_uploads.emulator.occasions import Moment, Occasion, Trait
-from provider_uploads.emulator.operations import Operation
-from provider_uploads.emulator.owners import owner_of
-from provider_uploads.emulator.replies import error_reply
+from provider_uploads.emulator.files import StoredFile
 from provider_uploads.emulator.sessions import HangUp, UploadSession
-from provider_uploads.emulator.stored_file import StoredFile
+
+
+def project_key_of(engine: Engine, request: Request) -> str:
+    """The API key, which stands for its project; 403 without one, 400 if it is not known.
+
+    Where any key will do, a bearer token will too: it stands for the project it names.
+    """
+    key = request.headers.get("x-goog-api-key") or request.query_params.get("key")
+    accepted = engine.config.api_keys
+    if key:
+        if accepted and key not in accepted:
+            raise bad_key()
+        return key
+    token = bearer_token(request)
+    if token is None or accepted:
+        raise no_key()
+    return f"bearer:{request.headers.get('x-goog-user-project') or token}"
+
+
+def bearer_token(request: Request) -> str | None:
+    """The OAuth token a request carries; nobody here can tell whether it is a good one."""
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return (token.strip() or None) if scheme.lower() == "bearer" else None
+
 
 # Put into the ASGI state by server.py: the connection's way to be closed with a TCP reset, and
 # the event that says it is closed.
@@ -76,7 +100,7 @@ class Call:
 
     def owner(self) -> str:
         """The API key, which stands for its project; 403 without one, 400 if it is not known."""
-        return owner_of(self.engine, self.request)
+        return project_key_of(self.engine, self.request)
 
     @property
     def content_length(self) -> int | None:
@@ -84,7 +108,7 @@ class Call:
         value = self.request.headers.get("content-length")
         return None if value is None else int(value)
 
-    async def meet_faults(self, labels: Sequence[str] = (), traits: Trait = Trait.NONE) -> None:
+    async def apply_faults(self, labels: Sequence[str] = (), traits: Trait = Trait.NONE) -> None:
         """429 if the quota is used up; let strike what was ordered.
 
         What waits for bytes, for the file or for the answer stays with the call.
@@ -97,13 +121,13 @@ class Call:
             with contextlib.suppress(ApiError):
                 project = self.owner()
         self.engine.use_quota(self.operation, project or "")
-        occasion = Occasion(
+        fault_point = FaultPoint(
             operation=self.operation,
             labels=tuple(labels),
             traits=traits,
             length_bytes=self.content_length,
         )
-        fault = self.fault = self.engine.strike(occasion)
+        fault = self.fault = self.engine.strike(fault_point)
         if fault is None:
             return
         if fault.refusal is not None:
@@ -113,14 +137,14 @@ class Call:
         if fault.rule.at_bytes is AtBytes.STALL and self.operation is not Operation.UPLOAD:
             await self.stall(fault.pause_s)
 
-    def meet_file_fault(self, labels: Sequence[str], named: bool) -> Fault | None:
+    def apply_file_fault(self, labels: Sequence[str], named: bool) -> Fault | None:
         """What goes wrong with the file this request makes."""
         if self.fault is not None and self.fault.rule.moment is Moment.FILE:
             self.file_fault = self.fault  # a mix has chosen when the request came in
         else:
             traits = Trait.FINISHES | Trait.NAMED if named else Trait.FINISHES
             self.file_fault = self.engine.strike(
-                Occasion(
+                FaultPoint(
                     operation=self.operation,
                     labels=tuple(labels),
                     traits=traits,
@@ -129,7 +153,7 @@ class Call:
             )
         return self.file_fault
 
-    async def disturb_answer(self, reply: Response) -> Response:
+    async def with_answer_faults(self, reply: Response) -> Response:
         """Let strike what was kept for the answer."""
         faults = [self.file_fault] if self.file_fault else []
         if self.fault is not None and self.fault.rule.moment is Moment.REQUEST:
@@ -140,14 +164,14 @@ class Call:
                 raise HangUpError
             if rule.at_answer is AtAnswer.STALL:
                 await self.stall(fault.pause_s)
-            if rule.spoil is not None:
-                reply.body = rule.spoil(bytes(reply.body))
+            if rule.corrupt is not None:
+                reply.body = rule.corrupt(bytes(reply.body))
                 reply.headers["content-length"] = str(len(reply.body))
         return reply
 
     def finish(self, session: UploadSession) -> StoredFile:
         """Make the file out of a complete session."""
-        return self.engine.finish_session(session, meet_fault=self.meet_file_fault)
+        return self.engine.finish_session(session, apply_fault=self.apply_file_fault)
 
     def brings_bytes_for(self, session: UploadSession) -> None:
         """Count this request and its bytes, also those that are here already, for an upload."""
@@ -246,7 +270,7 @@ async def answer(
         except ApiError as error:
             await call.drain()
             reply = error_reply(error)
-        reply = await call.disturb_answer(reply)
+        reply = await call.with_answer_faults(reply)
     except ClientGoneError:
         engine.counters.answers[operation]["disconnected"] += 1
         return Response(status_code=499)  # nobody reads it

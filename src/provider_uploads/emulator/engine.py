@@ -15,29 +15,31 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from provider_uploads.emulator.clock import (
+from provider_uploads.emulator.config import (
     SECOND_NS,
     AdjustableClock,
     Clock,
+    EmulatorConfig,
+    Operation,
     rfc3339,
     system_clock,
 )
-from provider_uploads.emulator.config import EmulatorConfig
-from provider_uploads.emulator.counters import Counters
 from provider_uploads.emulator.errors import ApiError, name_taken, storage_full
-from provider_uploads.emulator.fault_book import FaultBook
+from provider_uploads.emulator.fault_kinds import FaultPoint
+from provider_uploads.emulator.fault_orders import FaultOrders
 from provider_uploads.emulator.faults import Fault
-from provider_uploads.emulator.files import FileStore
+from provider_uploads.emulator.files import Fate, FileStore, Source, StoredFile
 from provider_uploads.emulator.gateway_store import GatewayStore
-from provider_uploads.emulator.metadata import MAX_ID_CHARS, FileMetadata
-from provider_uploads.emulator.occasions import Occasion
-from provider_uploads.emulator.operations import Operation
-from provider_uploads.emulator.quotas import Quotas
-from provider_uploads.emulator.sessions import SessionStore, UploadSession
-from provider_uploads.emulator.stored_file import Fate, Source, StoredFile
+from provider_uploads.emulator.limits import Counters, Quotas
+from provider_uploads.emulator.sessions import (
+    MAX_ID_CHARS,
+    FileMetadata,
+    SessionStore,
+    UploadSession,
+)
 
-# Given a file's labels and whether the client chose its name: what goes wrong with it.
-MeetFileFault = Callable[[Sequence[str], bool], Fault | None]
+# PromptPart a file's labels and whether the client chose its name: what goes wrong with it.
+ApplyFileFault = Callable[[Sequence[str], bool], Fault | None]
 
 # The ids the service gives to what it makes are longer than those it lets others choose.
 _MAX_GENERATED_ID_CHARS = 63
@@ -52,7 +54,7 @@ class Engine:
         self.files = FileStore(self.clock)
         self.sessions = SessionStore(self.clock)
         self.gateway = GatewayStore(self.clock)
-        self.faults = FaultBook(self.clock)
+        self.faults = FaultOrders(self.clock)
         self.counters = Counters(self.clock)
         self.quotas = Quotas(config.requests_per_minute, config.requests_per_day, self.clock)
         self.stopping = asyncio.Event()
@@ -81,9 +83,9 @@ class Engine:
         finally:
             self.sessions.discard(session)
 
-    def strike(self, occasion: Occasion) -> Fault | None:
+    def strike(self, fault_point: FaultPoint) -> Fault | None:
         """What was ordered to go wrong here, if anything; it is counted."""
-        fault = self.faults.strike(occasion)
+        fault = self.faults.strike(fault_point)
         if fault is not None:
             self.counters.faults[fault.operation][fault.kind] += 1
         return fault
@@ -100,7 +102,7 @@ class Engine:
         self,
         session: UploadSession,
         source: Source = Source.UPLOADED,
-        meet_fault: MeetFileFault | None = None,
+        apply_fault: ApplyFileFault | None = None,
     ) -> StoredFile:
         """Make the file out of a complete session, or end the session with the refusal.
 
@@ -108,7 +110,7 @@ class Engine:
         where the real service refuses them too.
         """
         try:
-            file = self._make_file(session, source, meet_fault)
+            file = self._make_file(session, source, apply_fault)
         except ApiError as refusal:
             final = refusal.final()
             session.finish(final)
@@ -118,7 +120,7 @@ class Engine:
         self.counters.files_made += 1
         return file
 
-    def check_room(self, owner: str, more_bytes: int) -> None:
+    def check_storage(self, owner: str, more_bytes: int) -> None:
         """429 if the owner's files would be too much with these."""
         if self.files.project_bytes(owner) + more_bytes > self.config.max_project_bytes:
             raise storage_full(self.config.max_project_bytes)
@@ -142,18 +144,18 @@ class Engine:
         return file
 
     def _make_file(
-        self, session: UploadSession, source: Source, meet_fault: MeetFileFault | None
+        self, session: UploadSession, source: Source, apply_fault: ApplyFileFault | None
     ) -> StoredFile:
         metadata = session.metadata
         generated = source is Source.GENERATED
         chosen_id = metadata.chosen_id(_MAX_GENERATED_ID_CHARS if generated else MAX_ID_CHARS)
         metadata.check()
         file_id = self.files.name_for(chosen_id)
-        self.check_room(session.owner, session.received_bytes)
+        self.check_storage(session.owner, session.received_bytes)
         fault = None
-        if meet_fault is not None:
+        if apply_fault is not None:
             labels = (f"files/{file_id}", metadata.display_name or "")
-            fault = meet_fault(labels, chosen_id is not None)
+            fault = apply_fault(labels, chosen_id is not None)
         if fault is not None and fault.rule.takes_name:
             self.files.withhold(file_id)
             raise name_taken(file_id)

@@ -3,15 +3,16 @@
 One table. A kind strikes at one point in the life of a request, and its effect is in the column
 for that point: instead of anything else (``refusal``), while bytes arrive (``at_bytes``), when
 the file is made (``fate``, ``takes_name``), or when all is done and the answer is due
-(``at_answer``, ``spoil``).
+(``at_answer``, ``corrupt``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import Enum, StrEnum, auto
+from enum import Enum, Flag, StrEnum, auto
 
+from provider_uploads.emulator.config import Operation
 from provider_uploads.emulator.errors import (
     ApiError,
     internal,
@@ -20,9 +21,39 @@ from provider_uploads.emulator.errors import (
     rate_limited_for_the_day,
     unavailable,
 )
-from provider_uploads.emulator.occasions import Moment, Trait
-from provider_uploads.emulator.operations import Operation
-from provider_uploads.emulator.stored_file import Fate
+from provider_uploads.emulator.files import Fate
+
+
+class Moment(Enum):
+    """When a kind of fault is decided, which is also what its ``nth`` counts."""
+
+    REQUEST = auto()
+    FILE = auto()
+
+
+class Trait(Flag):
+    """What there is about an upload that a kind of fault may need."""
+
+    NONE = 0
+    BYTES = auto()  # the request brings some
+    SESSION = auto()  # it belongs to a resumable upload that is not over
+    FINISHES = auto()  # it makes a file, if all goes well
+    NAMED = auto()  # the client chose the file's name
+
+
+@dataclass(frozen=True, kw_only=True)
+class FaultPoint:
+    """One chance for a fault to strike.
+
+    ``labels`` are what ``match`` is looked for in; ``length_bytes`` is how long the request's
+    body is, where the client says it beforehand.
+    """
+
+    operation: Operation
+    labels: tuple[str, ...] = ()
+    traits: Trait = Trait.NONE
+    length_bytes: int | None = None
+    moment: Moment = Moment.REQUEST
 
 
 class FaultKind(StrEnum):
@@ -76,7 +107,7 @@ class Rule:
     fate: Fate = Fate.ACTIVE
     takes_name: bool = False
     at_answer: AtAnswer | None = None
-    spoil: Callable[[bytes], bytes] | None = None
+    corrupt: Callable[[bytes], bytes] | None = None
 
 
 _ANY = frozenset(Operation)
@@ -130,10 +161,10 @@ RULES: dict[FaultKind, Rule] = {
         at_answer=AtAnswer.HANG_UP,
     ),
     FaultKind.NO_FILE: Rule(
-        operations=_UPLOAD, needs=Trait.FINISHES, moment=Moment.FILE, spoil=lambda _: b"{}"
+        operations=_UPLOAD, needs=Trait.FINISHES, moment=Moment.FILE, corrupt=lambda _: b"{}"
     ),
     # All is done as asked, only the answer suffers.
     FaultKind.LOST_ANSWER: Rule(operations=_ANY, at_answer=AtAnswer.HANG_UP),
     FaultKind.LATE_ANSWER: Rule(operations=_ANY, takes=_STALL, at_answer=AtAnswer.STALL),
-    FaultKind.BAD_JSON: Rule(operations=_JSON, spoil=_cut),
+    FaultKind.BAD_JSON: Rule(operations=_JSON, corrupt=_cut),
 }

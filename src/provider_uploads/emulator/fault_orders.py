@@ -1,103 +1,104 @@
-"""What all orders for faults have in common: when they are due, and how they are read."""
+"""The faults on order, and what has become of each order."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
-from enum import StrEnum
-from typing import Any, ClassVar, Self, TypeVar
+import random
+from collections import Counter
+from typing import Any
 
-from provider_uploads.emulator.errors import InvalidFaultError
-from provider_uploads.emulator.occasions import Occasion
-
-_Word = TypeVar("_Word", bound=StrEnum)
+from provider_uploads.emulator.config import SECOND_NS, Clock, Operation, rfc3339
+from provider_uploads.emulator.fault_kinds import FaultPoint
+from provider_uploads.emulator.faults import Fault, FaultMix
 
 
-@dataclass(frozen=True, kw_only=True)
-class FaultOrder:
-    """From the ``nth`` matching occasion on, ``count`` times at most.
+class _Entry:
+    """An order in the book, and how far it has come."""
 
-    With ``share`` it is a matter of chance from there on: that part of the occasions, always the
-    same ones for the same ``seed``. With ``for_s`` it ends when so many seconds have passed on
-    the server's clock.
+    def __init__(self, order: Fault | FaultMix, order_id: int, clock: Clock) -> None:
+        self.order = order
+        self.order_id = order_id
+        self.seen = 0
+        self.fired: Counter[tuple[str, str]] = Counter()
+        self._clock = clock
+        self._until_ns = None if order.for_s is None else clock() + int(order.for_s * SECOND_NS)
+        # One for each operation, so that requests to others do not change what happens to its own.
+        self._chance: dict[Operation, random.Random] = {}
 
-    ``match`` is a part of the file's name or display name (for ``generate`` of one file among
-    those given, or of the model's name; for ``register`` of a uri).
+    def due(self, fault_point: FaultPoint) -> Fault | None:
+        """What this order would let happen here; seen it has the fault_point in any case."""
+        if not self.order.concerns(fault_point):
+            return None
+        self.seen += 1
+        chance = self._chance.setdefault(
+            fault_point.operation,
+            random.Random(f"{self.order.seed} {fault_point.operation}"),  # noqa: S311
+        )
+        # Always as many numbers, so that later draws do not depend on this one's outcome.
+        drawn, which, place = chance.random(), chance.random(), chance.random()
+        if (
+            drawn >= self.order.share
+            or self.seen < self.order.nth
+            or (self.order.count is not None and self.fired.total() >= self.order.count)
+            or (self._until_ns is not None and self._clock() >= self._until_ns)
+        ):
+            return None
+        return self.order.at(fault_point, which, place)
+
+    def json(self) -> dict[str, Any]:
+        fired: dict[str, dict[str, int]] = {}
+        for (operation, kind), count in self.fired.items():
+            fired.setdefault(operation, {})[kind] = count
+        return {
+            "id": self.order_id,
+            **self.order.json(),
+            "until": None if self._until_ns is None else rfc3339(self._until_ns),
+            "seen": self.seen,
+            "applied": self.fired.total(),
+            "fired": fired,
+        }
+
+
+class FaultOrders:
+    """The faults on order.
+
+    All count the occasions they see. Where two are due at once, the one ordered first strikes;
+    the other stays due, unless it was there by chance.
     """
 
-    nth: int = 1
-    count: int | None = None
-    match: str | None = None
-    share: float = 1.0
-    seed: int = 0
-    for_s: float | None = None
-    retry_delay_s: float | None = None
-    stall_s: float | None = None
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._entries: dict[int, _Entry] = {}  # in the order they were made
+        self._next_id = 1
 
-    _required: ClassVar[tuple[str, ...]] = ()
+    def order(self, order: Fault | FaultMix) -> dict[str, Any]:
+        """Add an order; the answer is its entry in the book."""
+        entry = _Entry(order, self._next_id, self._clock)
+        self._entries[self._next_id] = entry
+        self._next_id += 1
+        return entry.json()
 
-    def __post_init__(self) -> None:
-        whole("nth", self.nth, least=1)
-        if self.count is not None:
-            whole("count", self.count, least=1)
-        match: Any = self.match
-        if match is not None and not (isinstance(match, str) and match):
-            raise InvalidFaultError("match must be a text that is not empty")
-        if not (_is_number(self.share) and 0 < self.share <= 1):
-            raise InvalidFaultError(f"share must be above 0 and at most 1, not {self.share!r}")
-        whole("seed", self.seed)
-        if self.for_s is not None and not (_is_number(self.for_s) and self.for_s > 0):
-            raise InvalidFaultError(f"for_s must be seconds above 0, not {self.for_s!r}")
-        for name in ("retry_delay_s", "stall_s"):
-            seconds = getattr(self, name)
-            if seconds is not None and not (_is_number(seconds) and seconds >= 0):
-                raise InvalidFaultError(f"{name} must be seconds from 0, not {seconds!r}")
+    def json(self) -> list[dict[str, Any]]:
+        """All entries, with how many occasions they saw and how often they struck."""
+        return [entry.json() for entry in self._entries.values()]
 
-    @classmethod
-    def from_json(cls, order: Any) -> Self:
-        """Read an order; InvalidFaultError says what is wrong with it."""
-        if not isinstance(order, dict):
-            raise InvalidFaultError("a fault is a JSON object")
-        known = [f.name for f in fields(cls)]
-        unknown = sorted(set(order) - set(known))
-        if unknown:
-            raise InvalidFaultError(
-                f"unknown: {', '.join(unknown)}; such an order has {', '.join(known)}"
-            )
-        for name in cls._required:
-            if name not in order:
-                raise InvalidFaultError(f"{name} is missing")
-        return cls(**order)
+    def end(self, order_id: int) -> dict[str, Any] | None:
+        """Take one order out; the answer is how far it came, None if there is none of that id."""
+        entry = self._entries.pop(order_id, None)
+        return None if entry is None else entry.json()
 
-    def is_aimed_at(self, occasion: Occasion) -> bool:
-        """Does ``match`` say nothing against it?"""
-        return self.match is None or any(self.match in label for label in occasion.labels)
+    def clear(self) -> None:
+        """Nothing goes wrong any more."""
+        self._entries.clear()
 
-
-def word(kind: type[_Word], value: object, name: str) -> _Word:
-    """The value as a word of that kind; InvalidFaultError if it is none."""
-    try:
-        return kind(value)  # type: ignore[arg-type]
-    except ValueError:
-        known = ", ".join(kind)
-        raise InvalidFaultError(f"{name} must be one of {known}, not {value!r}") from None
-
-
-def words(kind: type[_Word], values: Any, name: str) -> tuple[_Word, ...]:
-    """Each once and in the order of their definition; all if none is given."""
-    if not isinstance(values, list | tuple | set | frozenset):
-        raise InvalidFaultError(f"{name} must be a list, not {values!r}")
-    given = {word(kind, value, name) for value in values}
-    return tuple(known for known in kind if not given or known in given)
-
-
-def whole(name: str, value: Any, *, least: int | None = None) -> None:
-    """InvalidFaultError unless it is a whole number and large enough."""
-    is_whole = isinstance(value, int) and not isinstance(value, bool)
-    if not is_whole or (least is not None and value < least):
-        least_said = "" if least is None else f" from {least}"
-        raise InvalidFaultError(f"{name} must be a whole number{least_said}, not {value!r}")
-
-
-def _is_number(value: Any) -> bool:
-    return not isinstance(value, bool) and isinstance(value, int | float) and math.isfinite(value)
+    def strike(self, fault_point: FaultPoint) -> Fault | None:
+        """What goes wrong here."""
+        due = [
+            (entry, fault)
+            for entry in self._entries.values()
+            if (fault := entry.due(fault_point)) is not None
+        ]
+        if not due:
+            return None
+        entry, fault = due[0]
+        entry.fired[str(fault.operation), str(fault.kind)] += 1
+        return fault

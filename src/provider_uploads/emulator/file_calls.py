@@ -9,14 +9,16 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from provider_uploads.emulator.calls import Call, answer
+from provider_uploads.emulator.calls import Call, answer, bearer_token
+from provider_uploads.emulator.config import Operation
 from provider_uploads.emulator.engine import Engine
-from provider_uploads.emulator.errors import invalid_argument, not_found, unauthenticated
-from provider_uploads.emulator.files import FileStore
-from provider_uploads.emulator.operations import Operation
-from provider_uploads.emulator.owners import bearer_token
-from provider_uploads.emulator.replies import json_reply
-from provider_uploads.emulator.stored_file import Source, StoredFile
+from provider_uploads.emulator.errors import (
+    invalid_argument,
+    json_reply,
+    not_found,
+    unauthenticated,
+)
+from provider_uploads.emulator.files import FileStore, Source, StoredFile
 
 _GCS_OBJECT = re.compile(r"gs://[^/]+/.+")
 
@@ -47,7 +49,7 @@ async def list_files(engine: Engine, request: Request) -> Response:
 
     async def handler(call: Call) -> Response:
         owner = call.owner()
-        await call.meet_faults()
+        await call.apply_faults()
         files, next_page_token = page_of(call, engine.files, owner)
         # An empty list is an empty object, as always in JSON made from protobuf.
         page: dict[str, Any] = {"files": [call.resource(f) for f in files]} if files else {}
@@ -84,7 +86,7 @@ async def register_files(engine: Engine, request: Request) -> Response:
                     "RegisterFilesRequest.uris: must have the form gs://<bucket>/<object>, "
                     f"this is {uri!r}."
                 )
-        await call.meet_faults(uris)
+        await call.apply_faults(uris)
         files = [engine.register(owner, uri) for uri in uris]
         return json_reply({"files": [call.resource(file) for file in files]})
 
@@ -96,7 +98,7 @@ async def redirect_download(engine: Engine, request: Request) -> Response:
 
     async def handler(call: Call) -> Response:
         call.owner()
-        await _meet_faults(call)
+        await _apply_faults(call)
         query = f"?{request.url.query}" if request.url.query else ""
         location = f"{call.base_url}/download{request.url.path}{query}"
         return Response(status_code=302, headers={"Location": location})
@@ -109,7 +111,7 @@ async def download_file(engine: Engine, request: Request) -> Response:
 
     async def handler(call: Call) -> Response:
         owner = call.owner()
-        file = engine.files.get(await _meet_faults(call), owner)
+        file = engine.files.get(await _apply_faults(call), owner)
         if file.source is not Source.GENERATED or file.path is None:
             raise invalid_argument(
                 f"The file {file.name} is {file.source}: only generated files can be downloaded."
@@ -125,11 +127,11 @@ async def _file_id(call: Call) -> str:
     """The id in the path, once the faults aimed at that file had their chance."""
     if ":" in call.request.path_params["file_id"]:  # a custom method nobody knows
         raise not_found()
-    return await _meet_faults(call)
+    return await _apply_faults(call)
 
 
-async def _meet_faults(call: Call) -> str:
+async def _apply_faults(call: Call) -> str:
     file_id: str = call.request.path_params["file_id"]
     file = call.engine.files.peek(file_id)
-    await call.meet_faults((f"files/{file_id}",) if file is None else file.labels)
+    await call.apply_faults((f"files/{file_id}",) if file is None else file.labels)
     return file_id

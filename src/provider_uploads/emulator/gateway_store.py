@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from provider_uploads.emulator.clock import SECOND_NS, Clock
+from provider_uploads.emulator.config import SECOND_NS, Clock
 from provider_uploads.emulator.files import FileStore
-from provider_uploads.emulator.metadata import FileMetadata
-from provider_uploads.emulator.sessions import UploadSession
+from provider_uploads.emulator.sessions import FileMetadata, UploadSession
 
 SESSION_LIFETIME_NS = 60 * SECOND_NS
 

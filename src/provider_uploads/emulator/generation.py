@@ -20,12 +20,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from provider_uploads.emulator.calls import Call, answer
+from provider_uploads.emulator.config import Operation
 from provider_uploads.emulator.engine import Engine
-from provider_uploads.emulator.errors import invalid_argument, not_found
-from provider_uploads.emulator.given import Given
-from provider_uploads.emulator.operations import Operation
-from provider_uploads.emulator.prompt import Prompt
-from provider_uploads.emulator.replies import json_reply
+from provider_uploads.emulator.errors import invalid_argument, json_reply, not_found
+from provider_uploads.emulator.prompts import Prompt, PromptPart
 
 # What a request may weigh with all it carries inline; more has to go through files.
 _MAX_REQUEST_BYTES = 20 * 1024 * 1024
@@ -58,8 +56,8 @@ async def generate(call: Call, owner: str, model: str) -> Response:
     for uri in prompt.file_uris:
         file = call.engine.files.peek(uri.rpartition("/")[2])
         labels += [uri] if file is None else [uri, *file.labels]
-    await call.meet_faults(labels)
-    given = prompt.given(call.engine.files, owner, call.engine.clock())
+    await call.apply_faults(labels)
+    given = prompt.prompt_parts(call.engine.files, owner, call.engine.clock())
     text = _json_text(model, given) if prompt.wants_json else _text(model, given)
     prompt_tokens = sum(item.tokens for item in given)
     answer_tokens = -(-len(text) // 4)
@@ -84,19 +82,19 @@ async def generate(call: Call, owner: str, model: str) -> Response:
     )
 
 
-def _text(model: str, given: list[Given]) -> str:
+def _text(model: str, given: list[PromptPart]) -> str:
     lines = [f"This is a local Gemini without a model, asked as {model}. It was given:"]
     for number, item in enumerate(given, 1):
         lines.append(f"{number}. {item.sentence(_QUOTED_CHARS)}")
     return "\n".join(lines)
 
 
-def _json_text(model: str, given: list[Given]) -> str:
+def _json_text(model: str, given: list[PromptPart]) -> str:
     answer = {"local_gemini": "no model", "asked_as": model, "given": [g.json() for g in given]}
     return json.dumps(answer, ensure_ascii=False)
 
 
-def _by_modality(given: list[Given]) -> list[dict[str, Any]]:
+def _by_modality(given: list[PromptPart]) -> list[dict[str, Any]]:
     counts: dict[str, int] = {}
     for item in given:
         counts[item.modality] = counts.get(item.modality, 0) + item.tokens

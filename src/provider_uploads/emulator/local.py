@@ -8,17 +8,14 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from provider_uploads.emulator.clock import Clock, system_clock
-from provider_uploads.emulator.config import EmulatorConfig
+from provider_uploads.emulator.config import Clock, EmulatorConfig, Operation, system_clock
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import EmulatorError
 from provider_uploads.emulator.fault_kinds import FaultKind
-from provider_uploads.emulator.fault_mix import FaultMix
-from provider_uploads.emulator.faults import Fault
-from provider_uploads.emulator.metadata import FileMetadata
-from provider_uploads.emulator.operations import Operation
+from provider_uploads.emulator.faults import Fault, FaultMix
+from provider_uploads.emulator.files import Source
 from provider_uploads.emulator.server import Server, listen, url_of
-from provider_uploads.emulator.stored_file import Source
+from provider_uploads.emulator.sessions import FileMetadata
 
 _Result = TypeVar("_Result")
 _PATIENCE_S = 10.0

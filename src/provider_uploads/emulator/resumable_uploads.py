@@ -20,26 +20,111 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import AsyncIterator
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from provider_uploads.emulator.calls import Call, Handler
-from provider_uploads.emulator.errors import ApiError, gone, invalid_argument
-from provider_uploads.emulator.intake import (
-    check_complete,
-    disturbed,
-    ends_early,
-    final_reply,
-    take_bytes,
-    too_large,
+from provider_uploads.emulator.config import Operation
+from provider_uploads.emulator.errors import (
+    ApiError,
+    HangUpError,
+    RawHeaders,
+    gone,
+    invalid_argument,
+    json_reply,
 )
-from provider_uploads.emulator.metadata import FileMetadata
-from provider_uploads.emulator.occasions import Trait
-from provider_uploads.emulator.operations import Operation
-from provider_uploads.emulator.replies import RawHeaders, json_reply
-from provider_uploads.emulator.sessions import SessionState, UploadSession
-from provider_uploads.emulator.stored_file import StoredFile
+from provider_uploads.emulator.fault_kinds import AtBytes, Trait
+from provider_uploads.emulator.faults import Fault
+from provider_uploads.emulator.files import StoredFile
+from provider_uploads.emulator.sessions import FileMetadata, SessionState, UploadSession
+
+
+async def take_bytes(session: UploadSession, blocks: AsyncIterator[bytes], most_bytes: int) -> None:
+    """Append what arrives; 400 if the file gets larger than ``most_bytes``."""
+    with session.writer() as writer:
+        async for block in blocks:
+            if session.state is not SessionState.ACTIVE:
+                raise gone("The upload was cancelled.")
+            room_bytes = most_bytes - session.received_bytes
+            writer.write(block[:room_bytes])
+            if len(block) > room_bytes:
+                raise too_large(most_bytes).final(session.received_bytes)
+
+
+async def with_faults(
+    call: Call, session: UploadSession, blocks: AsyncIterator[bytes]
+) -> AsyncIterator[bytes]:
+    """The blocks, until and unless a fault strikes among them."""
+    fault = call.fault
+    if fault is None or fault.rule.at_bytes is None:
+        async for block in blocks:
+            yield block
+        return
+    if fault.rule.at_bytes is AtBytes.DROP:
+        lost_bytes = 0
+        async for block in blocks:
+            lost_bytes += len(block)
+        session.lost_until = max(session.lost_until, session.received_bytes + lost_bytes)
+        raise fault.dropped
+    left_bytes = fault.place_bytes(call.content_length)
+    struck = not left_bytes and fault.rule.at_bytes is AtBytes.STALL
+    if struck:  # reading does not even begin
+        await _strike(call, fault)
+    async for block in blocks:
+        if struck or left_bytes > len(block):
+            left_bytes -= len(block)
+            yield block
+            continue
+        yield block[:left_bytes]
+        await _strike(call, fault)
+        struck = True
+        if not ends_early(call):
+            yield block[left_bytes:]
+            continue
+        async for _ in blocks:  # a client that still sends would not read the answer
+            pass
+    if not struck:  # fewer bytes than that: it strikes where they end
+        await _strike(call, fault)
+
+
+async def _strike(call: Call, fault: Fault) -> None:
+    if fault.rule.at_bytes is AtBytes.HANG_UP:
+        raise HangUpError
+    if fault.rule.at_bytes is AtBytes.STALL:
+        await call.stall(fault.pause_s)
+
+
+def ends_early(call: Call) -> bool:
+    """Shall the upload be called complete, whatever is missing?"""
+    return call.fault is not None and call.fault.rule.at_bytes is AtBytes.END
+
+
+def check_complete(session: UploadSession) -> None:
+    """400 if other than the declared number of bytes has arrived; the session lives on."""
+    declared_bytes = session.metadata.declared_bytes
+    if declared_bytes is not None and session.received_bytes != declared_bytes:
+        raise invalid_argument(
+            f"The upload was to have {declared_bytes} bytes, {session.received_bytes} have arrived."
+        ).final(session.received_bytes)
+
+
+def too_large(most_bytes: int) -> ApiError:
+    """400: more bytes than a file may have, or than were declared."""
+    return invalid_argument(f"The file is larger than the {most_bytes} bytes it may have.")
+
+
+def final_reply(call: Call, file: StoredFile) -> Response:
+    """The answer to an upload that has become a file."""
+    return json_reply(
+        {"file": call.resource(file)},
+        headers=[
+            (b"X-Goog-Upload-Status", b"final"),
+            (b"X-Goog-Upload-Size-Received", str(file.size_bytes).encode()),
+        ],
+    )
+
 
 # Rounds of asyncio's loop from a connection in the backlog to its request's first step, and some.
 _ROUNDS_TO_ACCEPT = 10
@@ -59,11 +144,11 @@ def resumable_handler(request: Request) -> tuple[Operation, Handler] | None:
 async def _start(call: Call) -> Response:
     owner = call.owner()
     metadata = FileMetadata.from_start(await call.json(), call.request.headers)
-    await call.meet_faults(metadata.labels)
+    await call.apply_faults(metadata.labels)
     max_file_bytes = call.engine.config.max_file_bytes
     if metadata.declared_bytes is not None and metadata.declared_bytes > max_file_bytes:
         raise too_large(max_file_bytes)
-    call.engine.check_room(owner, metadata.declared_bytes or 0)
+    call.engine.check_storage(owner, metadata.declared_bytes or 0)
     session = call.engine.start_session(owner, metadata)
     url = (
         f"{call.base_url}{call.request.url.path}"
@@ -84,12 +169,12 @@ async def _upload(call: Call) -> Response:
     session = _session(call)
     call.brings_bytes_for(session)
     commands = upload_commands(call.request)
-    await call.meet_faults(session.metadata.labels, _traits(call, session, commands))
+    await call.apply_faults(session.metadata.labels, _traits(call, session, commands))
     async with session.turn(call.hang_up):
         if session.state is not SessionState.ACTIVE:
             return await _finished(call, session)
         session.leave_hole(_check_chunk(call, session, commands))
-        blocks = disturbed(call, session, call.blocks())
+        blocks = with_faults(call, session, call.blocks())
         await take_bytes(session, blocks, _most_bytes(call, session))
         if not ends_early(call):
             if "finalize" not in commands:
@@ -119,7 +204,7 @@ async def _finished(call: Call, session: UploadSession) -> Response:
     file = _result(session)
     offset = _offset_header(call)
     length_bytes = 0
-    async for block in disturbed(call, session, call.blocks()):
+    async for block in with_faults(call, session, call.blocks()):
         length_bytes += len(block)
     repeated = offset is None or offset + length_bytes == file.size_bytes
     if "finalize" in upload_commands(call.request) and repeated:
@@ -129,7 +214,7 @@ async def _finished(call: Call, session: UploadSession) -> Response:
 
 async def _query(call: Call) -> Response:
     session = _session(call)
-    await call.meet_faults(session.metadata.labels)
+    await call.apply_faults(session.metadata.labels)
     # A request sent before this one may still wait unread on a new connection: let it have its
     # turn first, or the offset named here would be outdated at once.
     for _ in range(_ROUNDS_TO_ACCEPT):
@@ -142,7 +227,7 @@ async def _query(call: Call) -> Response:
 
 async def _cancel(call: Call) -> Response:
     session = _session(call)
-    await call.meet_faults(session.metadata.labels)
+    await call.apply_faults(session.metadata.labels)
     async with session.turn(call.hang_up, at_once=True):
         if session.state is SessionState.FINAL:
             raise invalid_argument("The upload has already been finalized.").final()

@@ -12,8 +12,99 @@ from fnmatch import fnmatchcase
 from typing import Any, Self
 
 from provider_uploads.emulator.errors import invalid_argument, not_active
-from provider_uploads.emulator.files import FileStore
-from provider_uploads.emulator.given import Given
+from provider_uploads.emulator.files import FileStore, StoredFile
+
+# Tokens, by the documented rules: a character of text is a quarter, an image 258, a page 258, a
+# second of video 263, of audio 32. Seconds and pages are guessed from the size alone.
+_CHARS_PER_TOKEN = 4
+_IMAGE_TOKENS = _PAGE_TOKENS = 258
+_VIDEO_TOKENS_PER_S = 263
+_AUDIO_TOKENS_PER_S = 32
+_PAGE_BYTES = 50_000
+_VIDEO_BYTES_PER_S = 125_000
+_AUDIO_BYTES_PER_S = 16_000
+
+_SHORT_SHA256_CHARS = 12
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptPart:
+    """One thing the model would have seen."""
+
+    kind: str
+    text: str | None = None
+    name: str | None = None
+    display_name: str | None = None
+    mime_type: str | None = None
+    size_bytes: int | None = None
+    sha256_hex: str | None = None
+
+    @classmethod
+    def of_file(cls, file: StoredFile, mime_type: str) -> Self:
+        """A file the service holds, or that it knows where to find."""
+        return cls(
+            kind="file",
+            name=file.gcs_uri or file.name,
+            display_name=file.display_name,
+            mime_type=mime_type,
+            size_bytes=file.size_bytes,
+            sha256_hex=file.sha256_hex,
+        )
+
+    @property
+    def modality(self) -> str:
+        """What its tokens are counted as."""
+        kind = (self.mime_type or "text").partition("/")[0]
+        if self.mime_type == "application/pdf":
+            return "DOCUMENT"
+        return kind.upper() if kind in ("image", "audio", "video") else "TEXT"
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens it counts."""
+        if self.text is not None:
+            return -(-len(self.text) // _CHARS_PER_TOKEN)
+        size_bytes = self.size_bytes or 0
+        match self.modality:
+            case "IMAGE":
+                return _IMAGE_TOKENS
+            case "DOCUMENT":
+                return _PAGE_TOKENS * max(1, -(-size_bytes // _PAGE_BYTES))
+            case "VIDEO":
+                return _VIDEO_TOKENS_PER_S * max(1, size_bytes // _VIDEO_BYTES_PER_S)
+            case "AUDIO":
+                return _AUDIO_TOKENS_PER_S * max(1, size_bytes // _AUDIO_BYTES_PER_S)
+            case _:
+                return -(-size_bytes // _CHARS_PER_TOKEN)
+
+    def sentence(self, quoted_chars: int) -> str:
+        """What it is, in words; long texts are cut."""
+        if self.text is not None:
+            cut = " …" if len(self.text) > quoted_chars else ""
+            return f"{self.kind}, {len(self.text)} characters: {self.text[:quoted_chars]}{cut}"
+        what = [f"{self.kind} {self.name}" if self.name else self.kind]
+        if self.display_name:
+            what.append(f'called "{self.display_name}"')
+        what.append(f"{self.mime_type}")
+        what.append("bytes not here" if self.size_bytes is None else f"{self.size_bytes} bytes")
+        if self.sha256_hex is not None:
+            what.append(f"sha256 {self.sha256_hex[:_SHORT_SHA256_CHARS]}")
+        return ", ".join(what)
+
+    def json(self) -> dict[str, Any]:
+        """The same as an object."""
+        short = self.sha256_hex and self.sha256_hex[:_SHORT_SHA256_CHARS]
+        facts = {
+            "kind": self.kind,
+            "text": self.text,
+            "name": self.name,
+            "display_name": self.display_name,
+            "mime_type": self.mime_type,
+            "size_bytes": self.size_bytes,
+            "sha256": short,
+        }
+        return {name: value for name, value in facts.items() if value is not None}
+
 
 # The documented types; those of the text/vnd.* kind, which guessing by file name gives, are not.
 _SUPPORTED_MIME_TYPES = (
@@ -53,7 +144,7 @@ class _FilePart:
 class Prompt:
     """The request, read; its files are not looked up yet."""
 
-    parts: tuple[Given | _FilePart, ...]
+    parts: tuple[PromptPart | _FilePart, ...]
     wants_json: bool
 
     @classmethod
@@ -62,7 +153,7 @@ class Prompt:
         contents = body.get("contents")
         if not isinstance(contents, list) or not contents:
             raise invalid_argument("* GenerateContentRequest.contents: contents is not specified\n")
-        parts: list[Given | _FilePart] = []
+        parts: list[PromptPart | _FilePart] = []
         instruction = _either(body, "systemInstruction", "system_instruction")
         if instruction is not None:
             parts += _content(instruction, "system_instruction", "system instruction")
@@ -81,19 +172,19 @@ class Prompt:
         """The files as they are named."""
         return [part.uri for part in self.parts if isinstance(part, _FilePart)]
 
-    def given(self, files: FileStore, owner: str, now_ns: int) -> list[Given]:
+    def prompt_parts(self, files: FileStore, owner: str, now_ns: int) -> list[PromptPart]:
         """Look up the files.
 
         403 for one that is missing, expired, or another key's; 400 for one that is not ACTIVE or
         of a type no model reads.
         """
         return [
-            part if isinstance(part, Given) else _look_up(part, files, owner, now_ns)
+            part if isinstance(part, PromptPart) else _look_up(part, files, owner, now_ns)
             for part in self.parts
         ]
 
 
-def _look_up(part: _FilePart, files: FileStore, owner: str, now_ns: int) -> Given:
+def _look_up(part: _FilePart, files: FileStore, owner: str, now_ns: int) -> PromptPart:
     if part.uri.startswith("gs://"):
         file = files.registered(part.uri, owner)
     else:
@@ -105,10 +196,10 @@ def _look_up(part: _FilePart, files: FileStore, owner: str, now_ns: int) -> Give
         raise not_active(file.file_id)
     mime_type = part.mime_type or file.mime_type
     _check_mime_type(mime_type)
-    return Given.of_file(file, mime_type)
+    return PromptPart.of_file(file, mime_type)
 
 
-def _content(content: Any, where: str, kind: str) -> list[Given | _FilePart]:
+def _content(content: Any, where: str, kind: str) -> list[PromptPart | _FilePart]:
     parts = content.get("parts") if isinstance(content, dict) else None
     if isinstance(parts, dict):
         parts = [parts]
@@ -119,10 +210,10 @@ def _content(content: Any, where: str, kind: str) -> list[Given | _FilePart]:
     return [_part(part, f"{where}.parts[{n}]", kind) for n, part in enumerate(parts)]
 
 
-def _part(part: Any, where: str, kind: str) -> Given | _FilePart:
+def _part(part: Any, where: str, kind: str) -> PromptPart | _FilePart:
     if isinstance(part, dict):
         if isinstance(part.get("text"), str):
-            return Given(kind=kind, text=part["text"])
+            return PromptPart(kind=kind, text=part["text"])
         file = _either(part, "fileData", "file_data")
         if isinstance(file, dict):
             uri = _either(file, "fileUri", "file_uri")
@@ -134,14 +225,14 @@ def _part(part: Any, where: str, kind: str) -> Given | _FilePart:
             return _inline(inline, where)
         others = sorted(set(part) - _NO_DATA)
         if others and _READ.isdisjoint(others):  # calls of functions, code, their results
-            return Given(kind=f"part with {', '.join(others)}", text="")
+            return PromptPart(kind=f"part with {', '.join(others)}", text="")
     raise invalid_argument(
         f"* GenerateContentRequest.{where}.data: required oneof field 'data' must have one "
         "initialized field\n"
     )
 
 
-def _inline(inline: Mapping[str, Any], where: str) -> Given:
+def _inline(inline: Mapping[str, Any], where: str) -> PromptPart:
     mime_type = _either(inline, "mimeType", "mime_type")
     data = inline.get("data")
     if not isinstance(mime_type, str) or not isinstance(data, str):
@@ -153,7 +244,7 @@ def _inline(inline: Mapping[str, Any], where: str) -> Given:
         raw = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise invalid_argument(f"{where}.inline_data.data: Base64 decoding failed.") from None
-    return Given(
+    return PromptPart(
         kind="inline data",
         mime_type=mime_type,
         size_bytes=len(raw),
