@@ -6,7 +6,7 @@ FILES ?=
 PROVIDER ?= local
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-chaos test-tiers test-live wheel-guard demo up up-docker bench clean
+.PHONY: help install check test test-all test-chaos test-tiers test-live wheel-guard demo up up-docker bench clean
 
 help:            ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -28,8 +28,11 @@ check: install   ## Style, types and imports
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: install    ## The whole test suite
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+test: install    ## The tests that are quick, for every change
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal -m "not slow"
+
+test-all: install  ## All tests, as CI runs them: chaos, stacks and the docs too
+	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
 test-chaos: install  ## Kill things at length, and print what became of the uploads
 	$(BIN)/pytest tests/test_chaos.py --chaos

@@ -93,13 +93,10 @@ class House:
         self.keep()
 
     def close(self) -> None:
-        """Stop everything, all at the same time."""
-        living = [worker for worker in self.workers if worker.exit_code is None]
-        for worker in living:
-            worker.kill("SIGTERM")
+        """Stop everything."""
         if self._beat is not None:
-            self._beat.stop()
-        for worker in living:
+            self._beat.kill()
+        for worker in self.workers:
             worker.teardown()
 
     # -- uploads -------------------------------------------------------------------------------

@@ -134,7 +134,7 @@ def flower(tmp_path: Path, default_worker_env: dict[str, str]) -> Iterator[httpx
     with httpx2.Client(base_url=url, auth=("operator", "pass"), timeout=20) as client:
         wait_until(lambda: b"Visit me at" in node.logs(), "Flower", 30)
         yield client
-    node.stop()
+    node.kill()
 
 
 @pytest.fixture

@@ -22,6 +22,8 @@ from tests.nodes import ROOT, free_port
 from tests.origins import S3, Origin, whole
 from tests.test_stack import ctrl_c_works
 
+pytestmark = pytest.mark.slow
+
 README = (ROOT / "README.md").read_text()
 
 

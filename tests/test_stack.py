@@ -21,6 +21,8 @@ import pytest
 from provider_uploads import UploadQueue
 from tests.nodes import ROOT, free_port, wait_until
 
+pytestmark = pytest.mark.slow
+
 
 def ctrl_c_works() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
