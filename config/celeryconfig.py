@@ -31,7 +31,7 @@ task_queues = [
     for name in (*transfer_queues(_profiles), protocol.CONTROL_QUEUE)
 ]
 task_default_queue = protocol.CONTROL_QUEUE
-task_create_missing_queues = False  # a misspelt queue is an error, not a place nobody looks
+task_create_missing_queues = False  # a misspelt queue is an error, not a queue that nobody serves
 task_routes = {
     protocol.UPLOAD: {"queue": protocol.TRANSFER_QUEUE},
     protocol.GENERATE: {
@@ -89,8 +89,8 @@ _transport = {
     "visibility_timeout": policy.visibility_timeout_s,
     "unacked_restore_interval": policy.restore_every_s,
     "unacked_restore_throttle": 1,
-    # One worker at a time looks. One that is killed while it does must not keep the others from
-    # it for kombu's five minutes; two at once do no harm, each message is moved in a transaction.
+    # One worker at a time checks. One that is killed meanwhile must not block the others for
+    # kombu's five minutes; two at once do no harm, each message is moved in a transaction.
     "unacked_mutex_expire": policy.restore_every_s,
     # From all queues in turn, without those whose tasks only wait for permits.
     "queue_order_strategy": "provider_uploads.fleet.queues:QueueCycle",

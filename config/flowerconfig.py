@@ -65,5 +65,5 @@ purge_offline_workers = 3600
 tasks_columns = "name,uuid,state,received,started,runtime,retries,exception,worker"
 natural_time = True
 
-# From one look to a long upload. Floats, or Flower does not start.
+# From one poll to a long upload. Floats, or Flower does not start.
 task_runtime_metric_buckets = [0.01, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0]

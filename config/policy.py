@@ -1,4 +1,8 @@
-"""How often and how long the tasks try. Every number can be set: ``PROVIDER_UPLOADS_<NAME>``."""
+"""How often and how long the tasks try. Every number can be set: ``PROVIDER_UPLOADS_<NAME>``.
+
+A backoff is four of them: the first wait, the factor of each next one, the longest, and by which
+part of itself a wait is spread.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +25,8 @@ class Policy(BaseSettings):
     #: What the tiers allow; a file of your own takes the place of ours.
     tiers_file: Path = Path(__file__).with_name("tiers.toml")
 
-    #: An upload is tried this often before its last error is its end: about four
-    #: minutes of waiting (1 + 2 + 4 + ... + 60 s).
+    #: Attempts of an upload before its last error ends it: about four minutes of waiting
+    #: (1 + 2 + 4 + ... + 60 s).
     upload_tries: int = Field(default=10, ge=1)
     upload_retry_first_s: float = Field(default=1.0, gt=0)
     upload_retry_max_s: float = Field(default=60.0, gt=0)
@@ -35,26 +39,26 @@ class Policy(BaseSettings):
     delete_retry_factor: float = Field(default=2.0, ge=1)
     delete_retry_jitter: float = Field(default=0.1, ge=0, lt=1)
 
-    #: A question looks this often whether its files are ACTIVE.
+    #: How often a question checks whether its files are ACTIVE.
     question_look_first_s: float = Field(default=0.2, gt=0)
     question_look_max_s: float = Field(default=5.0, gt=0)
     question_look_factor: float = Field(default=1.5, ge=1)
     question_look_jitter: float = Field(default=0.1, ge=0, lt=1)
-    #: A model may think for long; then the slot is given up, and the question is asked again.
+    #: How long a model may take; then the attempt fails and is retried.
     generate_timeout_s: float = Field(default=600.0, gt=0)
 
-    #: After a 429 everybody waits at least so long; longer when the next one follows soon.
+    #: The least wait of the fleet after a 429, longer when the next one follows soon.
     cool_down_first_s: float = Field(default=1.0, gt=0)
     cool_down_max_s: float = Field(default=60.0, gt=0)
     cool_down_factor: float = Field(default=2.0, ge=1)
     cool_down_jitter: float = Field(default=0.0, ge=0, lt=1)
 
-    #: How far ahead one of many uploads may reserve its turn, so that a single one waits behind no
-    #: more than that; and how long it waits before it may reserve any, if single ones never end.
+    #: How far ahead one of many uploads may reserve its permit, so that a single upload waits no
+    #: longer than that; and how long it waits before it may reserve any, if single ones never end.
     bulk_ahead_s: float = Field(default=1.0, gt=0)
     bulk_patience_s: float = Field(default=30.0, gt=0)
-    #: A wait for a turn that a slot is not given away for, because the message goes to the end of
-    #: its queue: as long as all slots take one after another, within these bounds.
+    #: Longest wait for a permit that may occupy a slot: the time all slots take one after another,
+    #: within these bounds. Beyond it the message goes to the end of its queue.
     in_slot_least_s: float = Field(default=5.0, gt=0)
     in_slot_most_s: float = Field(default=10.0, gt=0)
     #: How often a task that waits in its slot checks whether it should stop, and by how much that
@@ -68,30 +72,30 @@ class Policy(BaseSettings):
     #: Longer waits are noted in the status, this often.
     note_after_s: float = Field(default=2.0, ge=0)
     note_every_s: float = Field(default=10.0, gt=0)
-    #: When a slot was given away, its message looks again after so long: a rate may have been set.
+    #: Then it is retried after so long: a rate may have been set meanwhile.
     away_s: float = Field(default=5.0, gt=0)
 
-    #: How often an upload that does not fit looks whether there is room by now.
+    #: How often an upload that does not fit checks whether there is storage.
     storage_look_s: float = Field(default=5.0, gt=0)
 
-    #: Uploads of the same bytes look this often whether the one that sends them is done; a file
-    #: that expires sooner than that is sent again.
+    #: How often uploads of the same bytes check whether the one that sends them is done; a file
+    #: that expires within ``reuse_spare_s`` is sent again.
     reuse_look_first_s: float = Field(default=0.2, gt=0)
     reuse_look_max_s: float = Field(default=5.0, gt=0)
     reuse_look_factor: float = Field(default=1.5, ge=1)
     reuse_look_jitter: float = Field(default=0.1, ge=0, lt=1)
     reuse_spare_s: float = Field(default=3600.0, ge=0)
 
-    #: A lease outlives a stalled Redis call (2 s) several times and still ends before the 30 s
-    #: after which a dead worker's messages come back.
+    #: A lease outlives several stalled Redis calls (2 s each), and ends before the 30 s after which
+    #: a dead worker's messages are delivered again.
     lease_s: float = Field(default=20.0, gt=0)
     #: How long a second delivery stays away from a lease that is held.
     lease_held_retry_s: float = Field(default=5.0, gt=0)
 
-    #: Between two progress notes of one transfer: four a second look fluid and cost one call each.
+    #: Between two progress notes of one transfer; each costs one Redis call.
     progress_every_s: float = Field(default=0.25, gt=0)
 
-    #: A message of a newer client comes back for a newer worker this often, for a day.
+    #: How often a message of a newer client is retried for a newer worker: for a day.
     newer_payload_retry_s: float = Field(default=30.0, gt=0)
     newer_payload_tries: int = Field(default=2880, ge=1)
 
@@ -99,11 +103,12 @@ class Policy(BaseSettings):
     #: renew every third of it, so this means "the worker is dead". All workers must agree: the
     #: shortest wins.
     visibility_timeout_s: int = Field(default=30, ge=1)
-    #: How often each worker looks for such messages; Celery's own pace is every 100 s.
+    #: How often each worker checks for such messages; Celery's default is every 100 s.
     restore_every_s: int = Field(default=5, ge=1)
 
-    #: So many failures of a profile's Files service in a row, and workers probe instead of all
-    #: asking; such waiting is not counted as tries, for as long as known outages lasted (hours).
+    #: Consecutive failures of a profile's Files service that open the breaker: then one worker
+    #: probes and the others wait. An outage counts no attempts for so many seconds (known ones
+    #: lasted hours).
     breaker_failures: int = Field(default=5, ge=1)
     breaker_probe_first_s: float = Field(default=2.0, gt=0)
     breaker_probe_max_s: float = Field(default=30.0, gt=0)
@@ -113,11 +118,11 @@ class Policy(BaseSettings):
     #: How much earlier or later than the next probe an upload retries during an outage.
     outage_jitter: float = Field(default=0.25, ge=0, lt=1)
 
-    #: What has not moved for so long is looked for among all messages, those in a dead worker's
-    #: hands included; what has none was lost, and is home within the 45 s of any other.
+    #: What has not changed for so long is searched for among all messages, those of dead workers
+    #: included; what has none was lost, and is recovered within 45 s like any other.
     sweep_quiet_s: float = Field(default=20.0, gt=0)
-    #: How often to look for that in Redis, where a look costs 10 µs for every message that waits,
-    #: and how often at the provider, where it costs a request for every 100 files.
+    #: How often to sweep Redis, which costs 10 µs for every message that waits, and how often the
+    #: provider, which costs a request for every 100 files.
     sweep_every_s: float = Field(default=10.0, gt=0)
     sweep_provider_every_s: float = Field(default=600.0, gt=0)
     #: Delete files under our names of which this Redis knows nothing. Only where no other Redis,

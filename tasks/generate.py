@@ -28,7 +28,7 @@ from tasks.outcomes import recording_end, retry_later, unless_stopping
 
 @app.task(name=protocol.GENERATE, bind=True)
 def generate(self: Task[Any, Any], question_id: str) -> dict[str, Any]:
-    """Ask, or come back while files are on their way; a file that ended badly ends the question.
+    """Ask, or retry while files are on their way; a file that ended badly ends the question.
 
     Delivered again, it returns the answer it has. A worker that dies while the model thinks asks
     twice, because the provider knows no way to fetch an answer that was lost.
@@ -45,7 +45,7 @@ def generate(self: Task[Any, Any], question_id: str) -> dict[str, Any]:
 
 
 def _ready(task: Task[Any, Any], question: Question) -> list[UploadStatus]:
-    """Return the uploads, all ACTIVE; come back as long as one is not."""
+    """Return the uploads, all ACTIVE; retry while one is not."""
     uploads = ledger().statuses(question.uploads)
     for upload in uploads:
         if upload.stage.ended and upload.stage is not Stage.ACTIVE:

@@ -36,7 +36,7 @@ class Logs:
         self.swept = sum(text.count("sweep: lost") for text in texts.values())
 
     def redelivered(self) -> int:
-        """Deliveries of uploads and looks that neither a first message nor a retry explains."""
+        """Deliveries of uploads and polls that neither a first message nor a retry explains."""
         received, asked = Counter[Message](), Counter[Message]()
         for events in self._events.values():
             for event in events:

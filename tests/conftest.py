@@ -31,6 +31,7 @@ from provider_uploads.settings import settings
 from tests.accounts import Account, table
 from tests.nodes import ROOT, Process, RedisProcess, WorkerProcess, free_port, wait_until
 from tests.origins import S3, Origin
+from tests.pool import Pool
 
 KEY = "a-key-only-tests-know"
 
@@ -143,10 +144,17 @@ def gemini_config() -> EmulatorConfig:
     return EmulatorConfig(processing_s=0.3, api_keys=frozenset({KEY}))
 
 
+@pytest.fixture(scope="session")
+def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pool]:
+    """What tests use one after another."""
+    made = Pool(tmp_path_factory.mktemp("pool"))
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def gemini(gemini_config: EmulatorConfig) -> Iterator[LocalGemini]:
-    with LocalGemini(gemini_config) as running:
-        yield running
+def gemini(gemini_config: EmulatorConfig, pool: Pool) -> LocalGemini:
+    return pool.gemini(gemini_config)
 
 
 @pytest.fixture
@@ -167,7 +175,13 @@ def make_file(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def default_redis_broker(tmp_path: Path) -> Iterator[RedisProcess]:
+def default_redis_broker(
+    request: pytest.FixtureRequest, tmp_path: Path, pool: Pool
+) -> Iterator[RedisProcess]:
+    """The pool's Redis where the test has a worker; else one that no worker serves."""
+    if {"celery_setup", "default_worker_container"} & set(request.fixturenames):
+        yield pool.redis()
+        return
     node = RedisProcess.spawn(tmp_path)
     node.ready()
     yield node
@@ -210,7 +224,7 @@ def policy() -> dict[str, str]:
 def default_worker_env(
     default_redis_broker: RedisProcess,
     gemini: LocalGemini,
-    tmp_path: Path,
+    tmp_path_factory: pytest.TempPathFactory,
     policy: dict[str, str],
 ) -> dict[str, str]:
     return {
@@ -218,7 +232,7 @@ def default_worker_env(
         "PROVIDER_UPLOADS_BASE_URL": gemini.url,
         "GEMINI_API_KEY": KEY,
         "PROVIDER_UPLOADS_TIER": "unlimited",
-        "PROVIDER_UPLOADS_ROOTS": str(tmp_path / "files"),
+        "PROVIDER_UPLOADS_ROOTS": str(tmp_path_factory.getbasetemp()),  # the same for all tests
         "PROVIDER_UPLOADS_UPLOAD_RETRY_FIRST_S": "0.05",
         "PROVIDER_UPLOADS_DELETE_RETRY_FIRST_S": "0.05",
         "PROVIDER_UPLOADS_COOL_DOWN_FIRST_S": "0.05",
@@ -230,12 +244,14 @@ def default_worker_env(
 
 @pytest.fixture
 def default_worker_container(
-    tmp_path: Path, default_worker_command: list[str], default_worker_env: dict[str, str]
+    request: pytest.FixtureRequest,
+    pool: Pool,
+    default_worker_command: list[str],
+    default_worker_env: dict[str, str],
 ) -> Iterator[WorkerProcess]:
-    node = WorkerProcess.spawn(tmp_path, default_worker_command, default_worker_env)
-    node.ready()
-    yield node
-    node.teardown()
+    yield pool.worker(default_worker_command, default_worker_env)
+    if "flower" in request.fixturenames:  # it has switched the worker's events on
+        pool.discard_worker()
 
 
 @pytest.fixture
@@ -285,7 +301,7 @@ def queue(
 
 @pytest.fixture
 def quick() -> dict[str, Any]:
-    """Patience for tests: looks close together, no jitter."""
+    """A poll policy for tests: polls close together, no jitter."""
     return {"timeout_s": 15, "poll_s": 0.05, "max_poll_s": 0.2, "jitter_s": 0}
 
 

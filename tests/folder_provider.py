@@ -1,10 +1,12 @@
 """A provider of a few lines, as somebody else would write it: a folder that takes files.
 
-The profile's ``base_url`` is the folder. A file is processed for a moment before it is ACTIVE.
+The profile's ``base_url`` is the folder. A file is processed for ``FOLDER_PROCESSING_S``
+seconds before it is ACTIVE.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -18,7 +20,7 @@ from provider_uploads.questions import Answer, Attachment
 from provider_uploads.schemas import ProviderFile, UploadRequest
 from provider_uploads.sources.base import Source
 
-PROCESSING_S = 0.3
+PROCESSING_S = float(os.environ.get("FOLDER_PROCESSING_S", "0.3"))
 
 
 class Folder:

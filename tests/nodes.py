@@ -68,6 +68,7 @@ class Process:
         self.cwd = cwd or folder
         self.log = folder / f"{self.name}.log"
         self._this_run = 0
+        self._this_test = 0
         self.process = self._spawn()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
@@ -129,7 +130,11 @@ class Process:
         self.process = self._spawn()
 
     def logs(self, **_: Any) -> bytes:
-        return self.log.read_bytes()
+        return self.log.read_bytes()[self._this_test :]
+
+    def forget_logs(self) -> None:
+        """Let ``logs`` begin here: another test uses the process now."""
+        self._this_test = self.log.stat().st_size
 
     def logs_of_this_run(self) -> bytes:
         return self.log.read_bytes()[self._this_run :]
@@ -140,6 +145,8 @@ class ProcessContainer:
 
     _container: Process
     ready_prompt: str
+    #: Whether other tests use it too, one after another (tests/pool.py).
+    pooled = False
 
     @property
     def is_ready(self) -> bool:
@@ -165,8 +172,15 @@ class ProcessContainer:
         return True
 
     def teardown(self) -> None:
-        # At once: what a test wants to know of a quiet stop, it stops and asks itself.
+        if not self.pooled:
+            self.kill_now()
+
+    def kill_now(self) -> None:
+        """End it at once: a test that wants to see a quiet stop makes one itself."""
         self._container.kill()
+
+    def forget_logs(self) -> None:
+        self._container.forget_logs()
 
 
 class RedisProcess(ProcessContainer, RedisContainer):

@@ -96,13 +96,13 @@ def every(seconds: float, act: Callable[[], None]) -> Callable[[int], None]:
     """Return what does ``act`` at its first call and whenever ``seconds`` have passed since."""
     due = time.monotonic()
 
-    def look(_: int) -> None:
+    def poll(_: int) -> None:
         nonlocal due
         if time.monotonic() >= due:
             due = time.monotonic() + seconds
             act()
 
-    return look
+    return poll
 
 
 class TestKilledWorkers:
@@ -252,7 +252,7 @@ class TestKilledMidway:
 
 
 class TestSigterm:
-    """A worker told to stop while it sends and while 200 looks wait in it."""
+    """A worker told to stop while it sends and while 200 polls wait in it."""
 
     POLL_S = 10.0
 
@@ -273,7 +273,7 @@ class TestSigterm:
             stages = {one.stage for one in house.statuses(waiting)}
             return stages == {Stage.PROCESSING} and house.queue.status(moving).sent_bytes > 0
 
-        wait_until(all_wait, "200 looks waiting and bytes moving", 30)
+        wait_until(all_wait, "200 polls waiting and bytes moving", 30)
         house.supervise(1)
         begun = time.monotonic()
         stopped.kill("SIGTERM")
@@ -285,7 +285,7 @@ class TestSigterm:
             house.account(
                 "SIGTERM",
                 seconds,
-                remark=f"gone after {gone_s:.2f} s, latest look {late_s:.2f} s late",
+                remark=f"gone after {gone_s:.2f} s, latest poll {late_s:.2f} s late",
             )
         )
         assert {one.polls for one in house.statuses(waiting)} == {1}

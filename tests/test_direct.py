@@ -83,7 +83,7 @@ def test_a_video_is_waited_for(gemini: LocalGemini, make_file: Callable[..., Pat
 
 def test_no_cap_on_the_waits(gemini: LocalGemini, make_file: Callable[..., Path]) -> None:
     options = QUICK | {"max_poll_s": None, "backoff_factor": 100.0, "timeout_s": 0.8}
-    gemini.order_fault(Operation.GET, FaultKind.UNAVAILABLE)  # the first look sees nothing
+    gemini.order_fault(Operation.GET, FaultKind.UNAVAILABLE)  # the first poll sees nothing
     result = upload_and_wait_active(make_file("clip.mp4"), **options)
     assert result.polls == 2  # after 0.05 s, and the last one at the deadline instead of at 5 s
     assert 0.8 <= result.processing_s < 5
@@ -157,11 +157,11 @@ class TestBadEnds:
         assert len(gemini.files()) == (0 if cleanup else 1)
         assert ("is deleted" if cleanup else "is kept") in str(error)
 
-    def test_looks_that_fail_are_looks_that_saw_nothing(
+    def test_polls_that_fail_are_polls_that_saw_nothing(
         self, gemini: LocalGemini, make_file: Callable[..., Path]
     ) -> None:
         gemini.order_fault(Operation.GET, FaultKind.UNAVAILABLE, count=1000)
-        with pytest.raises(UploadInactiveError, match="the last look failed: get: the provider"):
+        with pytest.raises(UploadInactiveError, match="the last poll failed: get: the provider"):
             upload_and_wait_active(make_file(), **QUICK | {"timeout_s": 0.2})
 
 

@@ -101,7 +101,7 @@ class TestFollow:
         said = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", file_of(screen))
         for text in (
             "6.0 MB of 12.0 MB",
-            "0.0 s, 1 look",
+            "0.0 s, 1 poll",
             "2 QUEUED",
             "1 UPLOADING  1 PROCESSING",
             "1 ACTIVE  1 FAILED",

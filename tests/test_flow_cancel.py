@@ -69,18 +69,18 @@ def test_while_it_is_processed(
     ticket = queue.submit(
         make_file(), timeout_s=600, poll_s=0.3, max_poll_s=0.3, jitter_s=0, cleanup_on_timeout=False
     )
-    wait_until(lambda: queue.status(ticket).polls > 0, "a look")
+    wait_until(lambda: queue.status(ticket).polls > 0, "a poll")
     assert queue.cancel(ticket) is Stage.PROCESSING
     wait_until(lambda: nothing_left(queue, gemini, ticket), "the deletion")
     result: AsyncResult[object] = AsyncResult(ticket, app=celery_setup.app)
     with pytest.raises(UploadCancelledError):
         result.get(timeout=10)
-    looks = queue.status(ticket).polls
-    assert gemini.counters()["operations"]["get"]["requests"] == looks
+    polls = queue.status(ticket).polls
+    assert gemini.counters()["operations"]["get"]["requests"] == polls
 
 
 class TestUnderALook:
-    """The look is on its way when the upload is cancelled and its file disappears."""
+    """The poll is on its way when the upload is cancelled and its file disappears."""
 
     def test_the_result_says_cancelled_as_the_ledger_does(
         self,
@@ -91,7 +91,7 @@ class TestUnderALook:
     ) -> None:
         gemini.order_fault(Operation.GET, FaultKind.STALL, stall_s=1.0)
         ticket = queue.submit(make_file(), timeout_s=600, poll_s=0.1, jitter_s=0)
-        wait_until(lambda: queue.status(ticket).polls == 1, "a look")
+        wait_until(lambda: queue.status(ticket).polls == 1, "a poll")
         assert queue.cancel(ticket) is Stage.PROCESSING
         gemini.advance_clock(49 * 3600)
         result: AsyncResult[object] = AsyncResult(ticket, app=celery_setup.app)

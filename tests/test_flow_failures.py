@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -120,8 +121,8 @@ class TestTimeout:
 def test_one_last_look_at_the_deadline_finds_active(
     queue: UploadQueue, gemini: LocalGemini, make_file: Callable[..., Path]
 ) -> None:
-    """The next look would come after the deadline: it is moved to it, and ACTIVE wins."""
-    gemini.order_fault(Operation.GET, FaultKind.UNAVAILABLE)  # the first look sees nothing
+    """The next poll would come after the deadline: it is moved to it, and ACTIVE wins."""
+    gemini.order_fault(Operation.GET, FaultKind.UNAVAILABLE)  # the first poll sees nothing
     ticket = queue.submit(
         make_file(), timeout_s=0.8, poll_s=0.05, backoff_factor=100, max_poll_s=None, jitter_s=0
     )
@@ -135,7 +136,7 @@ def test_a_late_worker_still_finds_active(
     celery_setup: CeleryTestSetup,
     make_file: Callable[..., Path],
 ) -> None:
-    """Nobody looked before the deadline; the one late look sees ACTIVE, and that counts."""
+    """Nobody polled before the deadline; the one late poll sees ACTIVE, and that counts."""
     ticket = queue.submit(make_file(), timeout_s=0.5, poll_s=0.4, jitter_s=0)
     wait_until(lambda: queue.status(ticket).stage is Stage.PROCESSING, "PROCESSING")
     celery_setup.worker.kill("SIGSTOP")
@@ -273,9 +274,12 @@ class TestNoKey:
 
 
 def test_the_workers_roots_decide(
-    queue: UploadQueue, gemini: LocalGemini, make_file: Callable[..., Path], tmp_path: Path
+    queue: UploadQueue,
+    gemini: LocalGemini,
+    make_file: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
-    outside = tmp_path / "secret.txt"
+    outside = tmp_path_factory.getbasetemp().parent / f"secret-{os.getpid()}.txt"
     outside.write_text("not for upload")
     link = make_file("harmless.txt").with_name("link.txt")
     link.symlink_to(outside)

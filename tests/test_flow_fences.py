@@ -1,4 +1,4 @@
-"""However often a message is delivered, one provider file results and one chain of looks."""
+"""However often a message is delivered, one provider file results and one chain of polls."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_the_answer_is_given_again_until_a_look_is_taken(
     gemini: LocalGemini,
     make_file: Callable[..., Path],
 ) -> None:
-    """PROCESSING with no look: the next message may never have been sent."""
+    """PROCESSING with no poll: the next message may never have been sent."""
     request = request_for(make_file(), poll_s=0.1)
     finish_at_provider(rows, gemini, request)
     gemini.clear_counters()
@@ -170,7 +170,7 @@ def test_a_stale_upload_ends_quietly_once_a_look_is_taken(
     assert held_messages(default_worker_app) == 0
 
 
-def test_stale_looks_end_quietly(
+def test_stale_polls_end_quietly(
     queue: UploadQueue,
     celery_setup: CeleryTestSetup,
     default_worker_app: Celery,
@@ -211,12 +211,12 @@ class TestAfterTheEnd:
         with default_redis_broker.client as client:
             unacked = f"{protocol.KEY_PREFIX}unacked"
 
-            def look() -> str | None:
+            def poll() -> str | None:
                 waiting = [json.loads(held)[0] for held in client.hvals(unacked)]
-                looks = [m for m in waiting if m["headers"]["task"] == protocol.POLL]
-                return json.dumps(looks[0]) if looks else None
+                polls = [m for m in waiting if m["headers"]["task"] == protocol.POLL]
+                return json.dumps(polls[0]) if polls else None
 
-            message = wait_until(look, "a look waiting for its countdown")
+            message = wait_until(poll, "a poll waiting for its countdown")
             with pytest.raises(UploadInactiveError):
                 queue.result(ticket, timeout_s=10)
             wait_until(lambda: gemini.files() == [], "the deletion")

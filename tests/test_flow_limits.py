@@ -103,7 +103,7 @@ def test_single_ones_go_in_the_order_they_came(
     assert max(abs(place - n) for place, n in enumerate(went)) <= 8  # those that wait in slots
 
 
-def test_looks_whose_time_is_up_leave_no_turns_behind(
+def test_polls_whose_time_is_up_leave_no_turns_behind(
     queue: UploadQueue,
     limits: Limits,
     make_file: Callable[..., Path],
@@ -112,7 +112,7 @@ def test_looks_whose_time_is_up_leave_no_turns_behind(
     limits.set_rate(Work.POLL, "60/m", profile="default", profiles=[])
     path = make_file("a.mp4")
     tickets = queue.submit_many([path] * 30, **{**quick, "timeout_s": 3.0})
-    wait_until(lambda: ended(queue, tickets) == 30, "their last looks", 30)
+    wait_until(lambda: ended(queue, tickets) == 30, "their last polls", 30)
     assert limits.acquire("default", Work.POLL).wait_s < 5
 
 

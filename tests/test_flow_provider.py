@@ -92,16 +92,24 @@ def test_from_submit_to_active_to_deleted_to_swept(
     assert not stray.exists()
 
 
-def test_an_upload_that_times_out_leaves_nothing(
-    queue: UploadQueue,
-    celery_setup: CeleryTestSetup,
-    make_file: Callable[..., Path],
-    kept: Path,
-) -> None:
-    ticket = queue.submit(make_file(), profile="archive", timeout_s=0.05, poll_s=0.01, jitter_s=0)
-    wait_until(lambda: queue.status(ticket).copy_at_provider is Copy.DELETED, "the deletion")
-    assert queue.status(ticket).stage is Stage.TIMED_OUT
-    assert [*kept.iterdir()] == []
+class TestStuck:
+    @pytest.fixture
+    def policy(self, policy: dict[str, str]) -> dict[str, str]:
+        return {**policy, "FOLDER_PROCESSING_S": "3600"}
+
+    def test_an_upload_that_times_out_leaves_nothing(
+        self,
+        queue: UploadQueue,
+        celery_setup: CeleryTestSetup,
+        make_file: Callable[..., Path],
+        kept: Path,
+    ) -> None:
+        ticket = queue.submit(
+            make_file(), profile="archive", timeout_s=0.05, poll_s=0.01, jitter_s=0
+        )
+        wait_until(lambda: queue.status(ticket).copy_at_provider is Copy.DELETED, "the deletion")
+        assert queue.status(ticket).stage is Stage.TIMED_OUT
+        assert [*kept.iterdir()] == []
 
 
 @pytest.mark.usefixtures("policy")

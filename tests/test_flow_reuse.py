@@ -85,7 +85,7 @@ def test_a_second_one_sends_nothing(
     first = queue.result(queue.submit(path, **quick), timeout_s=WAIT_S)
     assert not first.reused
     assert not queue.status(first.ticket).reused
-    looks = requests(gemini, Operation.GET)
+    polls = requests(gemini, Operation.GET)
 
     second = queue.result(queue.submit(copy, **quick), timeout_s=WAIT_S)
     assert (second.id, second.uri, second.sha256) == (first.id, first.uri, first.sha256)
@@ -93,7 +93,7 @@ def test_a_second_one_sends_nothing(
     assert (second.reused, second.display_name, second.polls) == (True, "copy.mp4", 0)
     status = queue.status(second.ticket)
     assert (status.stage, status.sent_bytes, status.reused) == (Stage.ACTIVE, 0, True)
-    assert requests(gemini, Operation.GET) == looks + 1
+    assert requests(gemini, Operation.GET) == polls + 1
 
     streamed = queue.submit_stream(BytesIO(path.read_bytes()), filename="c.mp4", **quick)
     assert queue.result(streamed, timeout_s=WAIT_S).id == first.id
@@ -254,10 +254,10 @@ def test_a_file_that_cannot_be_had_is_sent_again(
     file = json.loads(str(raw.hget(key, "file")))
     file["expires_at"] = (datetime.now(UTC) + timedelta(minutes=59)).isoformat()
     raw.hset(key, "file", json.dumps(file))
-    looks = requests(gemini, Operation.GET)
+    polls = requests(gemini, Operation.GET)
     third = next_one()
     assert (third.id != second.id, third.reused) == (True, False)
-    assert requests(gemini, Operation.GET) == looks + third.polls  # nobody asked for the second
+    assert requests(gemini, Operation.GET) == polls + third.polls  # nobody asked for the second
     assert next_one().id == third.id
 
     main_ends(0, "files", "delete", third.id)

@@ -73,7 +73,7 @@ def test_neither_a_key_nor_a_session_url(
     gemini: LocalGemini,
     make_file: Callable[..., Path],
 ) -> None:
-    """A road with everything on it: retries, a resume, looks, a failure, a deletion."""
+    """A road with everything on it: retries, a resume, polls, a failure, a deletion."""
     gemini.order_fault(Operation.START, FaultKind.INTERNAL, match="a.mp4")
     gemini.order_fault(Operation.UPLOAD, FaultKind.RESET, match="b.mp4", after_bytes=300_000)
     gemini.order_fault(Operation.UPLOAD, FaultKind.FILE_STUCK, match="c.mp4")

@@ -16,7 +16,7 @@ from provider_uploads.emulator import LocalGemini
 from tests.nodes import RedisProcess, wait_until
 
 
-def test_text_is_active_at_once_and_video_after_looks(
+def test_text_is_active_at_once_and_video_after_polls(
     queue: UploadQueue, gemini: LocalGemini, make_file: Callable[..., Path], quick: dict[str, Any]
 ) -> None:
     text, video = make_file("notes.txt", 5000), make_file("clip.mp4", 3_000_000)

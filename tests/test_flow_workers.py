@@ -99,7 +99,7 @@ class TestShortVisibility:
                 all(s.stage is Stage.PROCESSING for s in queue.statuses(waiting))
                 and queue.status(moving).sent_bytes > 0
             ),
-            "five looks waiting, one upload moving",
+            "five polls waiting, one upload moving",
         )
         received = gemini.sessions()[0]["received_bytes"]
         celery_setup.worker.kill()  # SIGKILL, no good-bye

@@ -226,7 +226,7 @@ class TestOnTheWire:
     def test_bad_answers(
         self, wired: tuple[Wire, Gemini], say: Say, error: type[ProviderUploadsError]
     ) -> None:
-        """A poll takes a TransientError for a look that saw nothing; all else ends the upload."""
+        """A poll takes a TransientError for a poll that saw nothing; all else ends the upload."""
         wire, client = wired
         wire.says(get=say)
         with pytest.raises(error) as caught:
@@ -251,7 +251,7 @@ class TestOnTheWire:
     def test_a_provider_that_never_answers(
         self, client_at: Callable[..., Gemini], call: str
     ) -> None:
-        """Without a timeout a look holds its slot for ever, and the deadline never comes."""
+        """Without a timeout a poll holds its slot for ever, and the deadline never comes."""
         ended: list[BaseException] = []
         with Wire(get=Say(stall=True), delete=Say(stall=True)) as wire:
             client = client_at(wire.url, timeout_s=0.2)

@@ -290,8 +290,8 @@ class TestRefusedWrites:
         }
 
 
-#: stage, look and tag in the row; attempt and tag of the message; the verdict.
-LOOKS: list[tuple[Stage, int | None, str | None, int, str, ClaimResult]] = [
+#: stage, poll and tag in the row; attempt and tag of the message; the verdict.
+POLLS: list[tuple[Stage, int | None, str | None, int, str, ClaimResult]] = [
     (Stage.PROCESSING, None, None, 0, "a", ClaimResult.GO),
     (Stage.PROCESSING, 0, "a", 0, "a", ClaimResult.GO),  # again after a crash
     (Stage.PROCESSING, 0, "a", 0, "b", ClaimResult.STALE),  # a copy
@@ -302,9 +302,9 @@ LOOKS: list[tuple[Stage, int | None, str | None, int, str, ClaimResult]] = [
     (Stage.PROCESSING, 9, "a", 10, "b", ClaimResult.GO),  # numbers, not texts
     (Stage.PROCESSING, 10, "a", 9, "b", ClaimResult.STALE),
     *(
-        (stage, look, "a", attempt, tag, verdict)
+        (stage, poll, "a", attempt, tag, verdict)
         for stage in (Stage.ACTIVE, Stage.FAILED, Stage.TIMED_OUT, Stage.CANCELLED)
-        for look, attempt, tag, verdict in [
+        for poll, attempt, tag, verdict in [
             (2, 2, "a", ClaimResult.ANSWER),
             (2, 2, "b", ClaimResult.STALE),
             (2, 1, "a", ClaimResult.STALE),
@@ -317,13 +317,13 @@ LOOKS: list[tuple[Stage, int | None, str | None, int, str, ClaimResult]] = [
 
 
 class TestClaims:
-    @pytest.mark.parametrize(("stage", "look", "tag", "attempt", "mine", "verdict"), LOOKS)
-    def test_looks(
+    @pytest.mark.parametrize(("stage", "poll", "tag", "attempt", "mine", "verdict"), POLLS)
+    def test_polls(
         self,
         ledger: Ledger,
         raw: Any,
         stage: Stage,
-        look: int | None,
+        poll: int | None,
         tag: str | None,
         attempt: int,
         mine: str,
@@ -331,8 +331,8 @@ class TestClaims:
     ) -> None:
         ledger.open([request()])
         raw.hset(key(), "stage", stage)
-        if look is not None:
-            raw.hset(key(), mapping={"look": look, "tag": tag, "polls": 4})
+        if poll is not None:
+            raw.hset(key(), mapping={"look": poll, "tag": tag, "polls": 4})
         said, now, row = ledger.claim_poll(T, attempt, mine)
         assert said is verdict
         seconds, micros = raw.time()
@@ -341,9 +341,9 @@ class TestClaims:
         assert row == stored
         if verdict is ClaimResult.GO:
             assert (stored.claimed_poll, stored.delivery_tag) == (attempt, mine)
-            assert stored.polls == (1 if look is None else 5)
+            assert stored.polls == (1 if poll is None else 5)
         else:
-            assert (stored.claimed_poll, stored.delivery_tag) == (-1 if look is None else look, tag)
+            assert (stored.claimed_poll, stored.delivery_tag) == (-1 if poll is None else poll, tag)
 
     def test_a_look_at_nothing(self, ledger: Ledger, raw: Any) -> None:
         with pytest.raises(UnknownTicketError):

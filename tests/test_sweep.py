@@ -272,7 +272,7 @@ class TestBroughtToTheirEnd:
         gemini: LocalGemini,
     ) -> None:
         ticket = queue.submit(make_file("a.mp4"), poll_s=0.2, max_poll_s=0.2, jitter_s=0)
-        wait_until(lambda: queue.status(ticket).polls >= 2, "some looks")
+        wait_until(lambda: queue.status(ticket).polls >= 2, "some polls")
         celery_setup.worker.kill()
         drop_everything(raw)
         more_workers()

@@ -43,7 +43,7 @@ class TestTheTable:
         page = (ROOT / "docs" / "limits.md").read_text()
         tables = tomllib.loads(TABLE.read_text())
         names = ("free", "tier_1", "tier_2", "tier_3")
-        for row, field in (("uploads, deletions", "upload"), ("looks", "poll")):
+        for row, field in (("uploads, deletions", "upload"), ("polls", "poll")):
             rates = " | ".join(f"{per_minute(tables[name][field]):,.0f}" for name in names)
             assert f"| {row} a minute | {rates} |" in page
 

@@ -27,7 +27,7 @@ CONTROL_QUEUE: Final = "control"
 
 
 class PriorityQueue(StrEnum):
-    """A profile's transfer queues, by what ends their names. Workers take from all in turn."""
+    """A profile's transfer queues, by the ending of their names. Workers take from all in turn."""
 
     #: Uploads that were submitted one by one.
     SINGLE = ""

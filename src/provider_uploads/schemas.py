@@ -131,7 +131,7 @@ class PollPolicy(Record):
         return Backoff(self.poll_s, self.backoff_factor, self.max_poll_s, self.jitter_s)
 
 
-#: Which of our finished files may be deleted to make room for an upload.
+#: Which of our finished files may be deleted to free storage for an upload.
 Evict = Literal["oldest"]
 
 
@@ -141,7 +141,7 @@ class UploadRequest(Record):
     ``source`` is a path or a URL, the latter without user info and query: where there are such,
     the whole URL is in the ledger. ``size_bytes`` is None for what only the worker can open.
     ``reuse`` lets uploads of the same bytes share a file; ``evict`` says which files of ours go
-    when there is no room.
+    when the storage is full.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -207,7 +207,7 @@ class ProviderFile(Record):
     provider: str = "google"
 
     def updated(self, later: ProviderFile) -> ProviderFile:
-        """Return ``later`` with what it leaves out: answers to a look may say less.
+        """Return ``later`` with what it leaves out: answers to a poll may say less.
 
         The hash verified at upload stays.
         """

@@ -1,8 +1,8 @@
-"""What nobody moves any more: found, and brought to its end.
+"""Finds what no message moves any more, and brings it to its end.
 
-    lost       an upload or a question whose message is in no queue and in no worker's hands
-               (kombu can lose one between two of its steps): submitted again
-    leftover   an upload that ended badly, or was let go, and whose deletion is on no way: deleted
+    lost       an upload or a question whose message is in no queue and at no worker (kombu can
+               lose one between two of its steps): submitted again
+    leftover   an upload that ended badly or was released, with no deletion queued: deleted
     staged     a staged copy whose upload has ended, or was never queued: removed
     stray      a file under one of our names that its upload does not want: deleted
     unknown    a file under one of our names of which this Redis knows no upload: another Redis
@@ -169,7 +169,7 @@ class Sweep:
         profile = row.request.profile
         if row.stage.ended:
             if self._ledger.left_behind(ticket):
-                why = f"{row.stage}, and its deletion is on no way"
+                why = f"{row.stage}, and no deletion is queued"
                 yield Finding(kind=Kind.LEFTOVER, subject=ticket, profile=profile, why=why)
             else:
                 self._open.forget(ticket)

@@ -21,7 +21,7 @@ from provider_uploads.questions import Answer
 from provider_uploads.schemas import ProviderFile, Stage, UploadStatus
 from provider_uploads.sweep import Finding, Kind
 
-#: Between two looks at the ledger: one round trip for all files.
+#: Between two reads of the ledger: one round trip for all files.
 _REFRESH_S = 0.1
 #: More rows than this scroll away; the counts below them stay.
 _MOST_ROWS = 20
@@ -122,12 +122,12 @@ def _size(status: UploadStatus) -> str:
 
 def _elapsed(status: UploadStatus) -> str:
     if status.stage is Stage.PROCESSING:
-        return f"{status.processing_s:.1f} s, {_looks(status.polls)}"
+        return f"{status.processing_s:.1f} s, {_polls(status.polls)}"
     return f"{status.queued_s + status.upload_s + status.processing_s:.1f} s"
 
 
-def _looks(polls: int) -> str:
-    return f"{polls} look" if polls == 1 else f"{polls} looks"
+def _polls(polls: int) -> str:
+    return f"{polls} poll" if polls == 1 else f"{polls} polls"
 
 
 def summary(statuses: Sequence[UploadStatus]) -> Table:

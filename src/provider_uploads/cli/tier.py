@@ -49,7 +49,7 @@ def show(as_json: bool) -> None:
 def set_(work: str, rate: str, profile: str | None) -> None:
     """Change a rate for the whole fleet at once: "10/s", "60/m", "500/h", "none" or "tier".
 
-    It also ends a cool-down. "tier" goes back to what the tier says.
+    It also ends a cool-down. "tier" sets the tier's own rate again.
     """
     _, tiers, limits = _fleet()
     if profile is not None and profile not in tiers:

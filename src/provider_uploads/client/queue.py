@@ -264,8 +264,8 @@ class UploadQueue:
     def delete(self, ticket: str) -> Stage:
         """Have an ended upload's file deleted at the provider; return the stage it is in.
 
-        A file that others share (``reuse``) stays until the last of them lets go. A living upload
-        stays as it is: that is for ``cancel``. A second time is harmless. Raises
+        A file that others share (``reuse``) stays until the last of them releases it. An upload
+        that has not ended stays as it is: that is for ``cancel``. A second time is harmless. Raises
         UnknownTicketError.
         """
         found = self._ledger.read(ticket).stage

@@ -2,11 +2,11 @@
 
     machine     this machine: packages, keys, folders, Flower
     server      Redis: reachable, and keeps what it is given
-    workers     who runs, whether they are of one mind, clocks
+    workers     who runs, whether their settings agree, clocks
     work        queues, the oldest upload, the sweep, outages
     limits      tiers, cool-downs, storage
 
-A check is a function of the surroundings that yields Checks, and a line in ``CHECKS``. One that
+A check is a function of a CheckContext that yields Checks, and a line in ``CHECKS``. One that
 raises becomes a line itself; all run at the same time.
 """
 

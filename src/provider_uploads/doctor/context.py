@@ -1,4 +1,4 @@
-"""What the checks look at: settings, Redis and the workers, each asked once, all at once."""
+"""What the checks examine: settings, Redis and the workers, each asked once, concurrently."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from provider_uploads.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class CheckContext:
-    """What the checks look at; a future's result raises what the asking raised."""
+    """What the checks examine; a future's result raises what the call raised."""
 
     settings: Settings
     ledger: Ledger

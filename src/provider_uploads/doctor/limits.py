@@ -1,4 +1,4 @@
-"""What the accounts may do: their tiers, what holds of them now, and the room they have."""
+"""What the accounts may do: their tiers, the rates in force, and free storage."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _changed(standing: RateLimitStatus) -> str:
 
 
 def storage(here: CheckContext) -> Iterator[Check]:
-    """There is room for more files."""
+    """There is storage for more files."""
     for profile, tier in published(here.ledger).items():
         name = f"storage {profile}"
         held = Storage(here.ledger).held_bytes(profile) / 1e9

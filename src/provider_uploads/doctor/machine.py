@@ -103,7 +103,7 @@ def profile(settings: Settings, name: str) -> Check:
         return failure(line, problem, f"Correct {variable}; keys are revoked, too.")
     except RateLimitedError:
         problem = f"{url} accepts the key, and answers 429: asked too often"
-        return warning(line, problem, "Wait: workers come back by themselves.")
+        return warning(line, problem, "Wait: workers retry by themselves.")
     except ProviderUnavailableError as error:
         base = (
             "PROVIDER_UPLOADS_BASE_URL" if name == DEFAULT_PROFILE else _variable(name, "BASE_URL")

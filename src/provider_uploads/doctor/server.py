@@ -136,7 +136,7 @@ def eviction(here: CheckContext) -> Iterator[Check]:
 
 
 def memory(here: CheckContext) -> Iterator[Check]:
-    """There is room for more."""
+    """There is memory for more."""
     info, name = here.info.result(), "memory"
     if not info:
         return

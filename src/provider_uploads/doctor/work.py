@@ -38,12 +38,12 @@ def queues(here: CheckContext) -> Iterator[Check]:
             yield queue_of(name, messages, fleet)
     answered = bool(fleet.workers or fleet.strangers)
     whose = "in workers' hands, being worked on or waiting for their time"
-    left = "left by workers that are gone; they come back when one runs"
+    left = "left by workers that are gone; they are delivered again when one runs"
     yield ok("held", f"{_messages(held)} {whose if answered or not held else left}")
 
 
 def _waiting(here: CheckContext) -> dict[str, int]:
-    """Return the messages that wait, by queue: all lanes, and control."""
+    """Return the messages that wait, by queue."""
     names = Queues(here.ledger).queues()
     with here.ledger.reached():
         return {name: here.ledger.redis.llen(f"{protocol.KEY_PREFIX}{name}") for name in names}
@@ -61,7 +61,7 @@ def queue_of(name: str, messages: int, fleet: Fleet) -> Check:
         return warning(
             line, f"{_messages(messages)} waiting; {who}", "Upgrade the others, and ask again."
         )
-    what = "looks, deletes and sweeps" if name == protocol.CONTROL_QUEUE else "sends files"
+    what = "polls, deletes and sweeps" if name == protocol.CONTROL_QUEUE else "sends files"
     return failure(
         line,
         f"no worker takes from it, so nobody {what}; {_messages(messages)} waiting",
@@ -121,7 +121,7 @@ def breakers(here: CheckContext) -> Iterator[Check]:
             name,
             f"the Files service of profile {one} is down for {_time(found.lasted_s)}: uploads "
             f"wait, one worker probes it, next {probe}",
-            "Look at the provider's status, and at this profile above. Nothing needs a restart.",
+            "Check the provider's status page, and this profile above. Nothing needs a restart.",
         )
     if not down:
         yield ok(name, f"closed for {', '.join(sorted(profiles))}")

@@ -1,4 +1,4 @@
-"""Do workers run, of one mind, and does each message stay with the one that holds it?"""
+"""Whether workers run, their settings agree, and each message stays with its holder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 #: Clocks further apart than this are worth mending.
 _SKEW_S = 2.0
-#: Renewals closer together than this leave no room for a busy machine.
+#: Renewals closer together than this leave no margin for a busy machine.
 _HASTY_S = 2.0
 #: More names than this are counted.
 _MOST_NAMES = 6
@@ -33,7 +33,7 @@ def alive(here: CheckContext) -> Iterator[Check]:
 
 
 def alive_in(fleet: Fleet) -> Iterator[Check]:
-    """Say who answered, and whether looks can overtake uploads."""
+    """Say who answered, and whether polls can overtake uploads."""
     name = "workers"
     if fleet.strangers:
         problem = f"{_some(fleet.strangers)}: too old or too new to say what they are"
@@ -48,7 +48,7 @@ def alive_in(fleet: Fleet) -> Iterator[Check]:
     if both and all(protocol.TRANSFER_QUEUE in about.queues for about in both):
         yield note(
             name,
-            "whoever serves control serves transfer too: when uploads fill all slots, looks and "
+            "whoever serves control serves transfer too: when uploads fill all slots, polls and "
             "deletions wait for one",
             f"Start one for control alone, {_START} -Q {protocol.CONTROL_QUEUE}",
         )
@@ -184,7 +184,7 @@ def clocks_of(skews: dict[str, Skew]) -> Iterator[Check]:
         yield warning(
             name,
             f"{who} is {abs(seconds):.1f} s {way} Redis: countdowns end early or late, sweeps may "
-            "expire unseen, and what a worker holds may look abandoned",
+            "expire unseen, and what a worker holds may seem abandoned",
             "Let all machines keep time (chrony, or systemd-timesyncd).",
         )
     if skews and not off:

@@ -73,6 +73,16 @@ class LocalGemini:
             self._thread.join(_PATIENCE_S)
             self._server = self._thread = None
 
+    @property
+    def running(self) -> bool:
+        """Whether it serves."""
+        return self._server is not None
+
+    @property
+    def advanced_s(self) -> float:
+        """How far its clock has been put forward, in seconds."""
+        return self._ask(lambda engine: engine.clock.advanced_s)
+
     def order_fault(
         self,
         operation: Operation | str,

@@ -54,7 +54,7 @@ class ServiceDownError(TransientError):
 
 
 class StorageFullError(TransientError):
-    """An account's files at the provider leave no room for another one."""
+    """The account's storage at the provider is full."""
 
     def __init__(self, profile: str, missing_bytes: int, limit_bytes: int) -> None:
         super().__init__(profile, missing_bytes, limit_bytes)

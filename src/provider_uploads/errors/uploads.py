@@ -41,10 +41,10 @@ class UploadInactiveError(PermanentError):
             "deleted": "Its copy at the provider is deleted",
             "undeleted": "Its copy at the provider could not be deleted and expires after 48 h",
         }.get(self.copy, "Its copy at the provider is kept (cleanup_on_timeout=False)")
-        trouble = f"; the last look failed: {self.last_look}" if self.last_look else ""
+        trouble = f"; the last poll failed: {self.last_look}" if self.last_look else ""
         return (
             f"{self.name} is still {self.state} after {self.waited_s:.1f} s and "
-            f"{self.polls} looks{trouble}. {end}; submit again with a larger timeout_s."
+            f"{self.polls} polls{trouble}. {end}; submit again with a larger timeout_s."
         )
 
 

@@ -1,7 +1,7 @@
 """A worker step that keeps touching the messages its worker holds.
 
 kombu's Redis transport hands a message out again when the visibility timeout has passed since it
-was *received*, however alive its worker is: a long upload, or a look that waits for its countdown,
+was *received*, however alive its worker is: a long upload, or a poll that waits for its countdown,
 runs twice. This step renews the received time of every message held, three times per timeout, so
 the timeout comes to mean "the worker is dead".
 """
@@ -25,7 +25,7 @@ def renewed_every_s(visibility_timeout_s: float) -> float:
 class KeepAlive(bootsteps.StartStopStep):
     """``ZADD <unacked index> XX <now> <tag>`` for every delivery tag of this worker.
 
-    Costs one Redis command per beat, with all tags in it. It reads one private name,
+    Costs one Redis command each time, with all tags in it. It reads one private name,
     ``QoS._delivered``; the celery and kombu series are pinned for it.
     """
 
@@ -36,13 +36,13 @@ class KeepAlive(bootsteps.StartStopStep):
         self._timer: Any = None
 
     def start(self, parent: Any) -> None:
-        """Begin to beat; called again after each reconnect."""
+        """Start to renew; called again after each reconnect."""
         transport = parent.app.conf.broker_transport_options
         every_s = renewed_every_s(transport["visibility_timeout"])
         self._timer = parent.timer.call_repeatedly(every_s, self.beat, (parent,), priority=10)
 
     def stop(self, parent: Any) -> None:
-        """Stop beating; what is held comes back after the timeout, or at once when handed back."""
+        """Stop; what is held is delivered again after the timeout, or at once when requeued."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -50,7 +50,7 @@ class KeepAlive(bootsteps.StartStopStep):
     shutdown = stop
 
     def beat(self, parent: Any) -> None:
-        """Touch everything held once. A broken connection is the consumer's to mend."""
+        """Renew everything held once. A broken connection is handled by the consumer."""
         try:
             channel = parent.task_consumer.channel
             tags = list(channel.qos._delivered)

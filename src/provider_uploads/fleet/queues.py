@@ -1,7 +1,7 @@
 """A profile's transfer queues: for single uploads, for many at once, and for questions.
 
-Workers take from all queues in turn, so ten thousand files of one profile are no queue for the one
-file of another. Which profiles some worker serves is kept in Redis.
+Workers take from all queues in turn, so one file of a profile does not wait behind ten thousand of
+another. Which profiles some worker serves is kept in Redis.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Deduplication:
         return str(owner)
 
     def release(self, row: UploadState) -> int:
-        """Let go of an upload's file; return how many others use it. Twice is once."""
+        """Release an upload's file; return how many others use it. Twice is once."""
         if row.file is None or row.content is None:
             return 0  # it never had a file that others could take
         keys = [users_key(row.request.profile, row.file.name), claim_key(row)]

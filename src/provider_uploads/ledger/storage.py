@@ -1,8 +1,8 @@
 """What a profile holds at its provider, so that no upload begins that would not fit.
 
-A provider gives a project so many bytes for all its files, and a full one refuses uploads in the
-middle of the day's work. Every upload takes its room here before it begins and gives it back when
-its file is deleted, or expires; what others put there is known from the last listing.
+A provider gives a project a number of bytes for all its files, and refuses uploads beyond it.
+Every upload reserves its bytes here before it begins, and releases them when its file is deleted or
+expires; what others put there is known from the last listing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Reservation:
 
 
 class Storage:
-    """The books of all profiles; thread-safe; raises QueueUnavailableError as the ledger does."""
+    """Reservations of all profiles; thread-safe; raises QueueUnavailableError like the ledger."""
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
@@ -45,7 +45,7 @@ class Storage:
         self._held = ledger.script("storage_functions", "storage_held")
 
     def reserve(self, profile: str, ticket: str, size_bytes: int, limit_bytes: int) -> int:
-        """Take room for an upload; return the bytes that are missing, 0 when it is taken.
+        """Reserve bytes for an upload; return how many are missing, 0 when they are reserved.
 
         Twice is once.
         """
@@ -56,7 +56,7 @@ class Storage:
         return int(missing)
 
     def release(self, profile: str, ticket: str) -> None:
-        """Give an upload's room back; twice is once."""
+        """Release an upload's reservation; twice is once."""
         with self._ledger.reached():
             self._release(keys=_keys(profile), args=[ticket])
 
@@ -75,11 +75,10 @@ class Storage:
         return [Reservation(ticket, int(sizes[ticket])) for ticket in tickets if ticket in sizes]
 
     def evictable(self, profile: str, missing_bytes: int) -> list[UploadState]:
-        """Return the oldest of our finished files whose deletion would make so much room.
+        """Return the oldest of our finished files whose deletion would free so many bytes.
 
-        Those that are being deleted already count, files that other uploads share do not, also
-        where the one that sent them let them go.
-        Nothing when all of them would not do.
+        Files that are being deleted already count; files that other uploads share do not. Empty
+        if evicting everything is insufficient.
         """
         found: list[UploadState] = []
         for holding in self.oldest(profile):
@@ -99,7 +98,7 @@ class Storage:
         return found if missing_bytes <= 0 else []
 
     def reconcile(self, profile: str, files: Iterable[ProviderFile], listed_from: float) -> int:
-        """Set the books by a listing that began at ``listed_from``; return the bytes held."""
+        """Correct reservations by a listing begun at ``listed_from``; return the bytes reserved."""
         ours: dict[str, ProviderFile] = {}
         others_bytes = 0
         for file in files:

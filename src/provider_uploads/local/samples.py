@@ -1,4 +1,4 @@
-"""A small real set of files for a first look: each opens in the program made for it."""
+"""A small set of real files to try: each opens in the program made for it."""
 
 from __future__ import annotations
 
