@@ -65,8 +65,8 @@ ACCOUNTS = pytest.StashKey[list[Account]]()
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Half as many again as there are cores: most tests wait for processes or for a deadline."""
-    return (os.cpu_count() or 2) * 3 // 2
+    """Twice as many as there are cores: most tests wait for processes or for a deadline."""
+    return (os.cpu_count() or 2) * 2
 
 
 def pytest_terminal_summary(

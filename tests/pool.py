@@ -74,6 +74,9 @@ class Pool:
         if self._worker is not None and (self._key != key or self._worker.exit_code is not None):
             self.discard_worker()
         if self._worker is None:
+            if self._redis is not None:
+                with self._redis.client as client:
+                    client.flushall()  # what the last worker has said
             self._worker = WorkerProcess.spawn(self._folder, command, env)
             self._worker.pooled = True
             self._key = key

@@ -115,7 +115,7 @@ def test_trouble_passes(
 
 
 def test_what_is_wrong_with_the_question_is_said(
-    queue: UploadQueue, make_file: Callable[..., Path]
+    queue: UploadQueue, make_file: Callable[..., Path], gemini: LocalGemini
 ) -> None:
     for prompt, model in (("", "gemini-9"), ("?", "a b")):
         with pytest.raises(errors.InvalidRequestError):
@@ -134,6 +134,7 @@ def test_what_is_wrong_with_the_question_is_said(
         queue.answer(queue.ask("?", model="gpt-9"), timeout_s=WAIT_S)
     with pytest.raises(errors.UnknownTicketError):
         queue.answer("0" * 32)
+    gemini.order_fault(Operation.GENERATE, FaultKind.STALL, stall_s=60)
     with pytest.raises(errors.ResultTimeoutError, match="not answered"):
         queue.answer(queue.ask("?"), timeout_s=0)
 

@@ -176,6 +176,7 @@ class TestTogether:
         wait_until(lambda: names(gemini) == [], "nobody else used it")
 
 
+@pytest.mark.slow
 class TestKilled:
     @pytest.fixture
     def gemini_config(self) -> EmulatorConfig:

@@ -39,6 +39,7 @@ def test_a_worker_that_died_looking_for_messages_is_soon_out_of_the_way(
         assert 0 < client.ttl(f"{protocol.KEY_PREFIX}unacked_mutex") <= 5
 
 
+@pytest.mark.slow
 class TestShortVisibility:
     """A visibility timeout far below what the work takes."""
 
