@@ -8,7 +8,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figure, Series
 from benchmarks.plan import Plan, Step
 from benchmarks.small_files import write_files
-from benchmarks.stand import stand
+from benchmarks.harness import harness
 
 _SINGLES = 20
 _PATIENCE_S = 60.0

@@ -11,7 +11,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figure, Series
 from benchmarks.peer import NAME, Peer
 from benchmarks.plan import Plan, Step
-from benchmarks.stand import Stand, stand
+from benchmarks.harness import Harness, stand
 
 _MIB = 1024**2
 _TYPE = "application/octet-stream"
@@ -79,7 +79,7 @@ def large_file(plan: Plan, step: Step) -> list[Figure]:
     ]
 
 
-def _ours(here: Stand, path: Path) -> tuple[float, float]:
+def _ours(here: Harness, path: Path) -> tuple[float, float]:
     delivery = here.deliver([path])
     return delivery.wall_s, delivery.results[0].upload_s
 

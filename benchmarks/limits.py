@@ -10,7 +10,7 @@ import redis
 from benchmarks.figures import Figure, Series
 from benchmarks.plan import Plan, Step
 from benchmarks.small_files import write_files
-from benchmarks.stand import redis_alone, stand
+from benchmarks.harness import redis_alone, stand
 from benchmarks.submission import times_ms
 from provider_uploads.fleet.limits import Limits
 from provider_uploads.fleet.tiers import Work

@@ -8,7 +8,7 @@ from benchmarks.figures import Figure, Series
 from benchmarks.peer import NAME, Peer, Work
 from benchmarks.plan import Plan, Step
 from benchmarks.sdk import THREADS
-from benchmarks.stand import Delivery, stand
+from benchmarks.harness import Delivery, stand
 
 _SIZE_BYTES = 1024
 _TYPE = "text/plain"

@@ -12,7 +12,7 @@ from benchmarks.peer import NAME, Peer
 from benchmarks.plan import Plan, Step
 from benchmarks.sdk import THREADS
 from benchmarks.small_files import write_files
-from benchmarks.stand import Stand, stand
+from benchmarks.harness import Harness, stand
 
 _SIZE_BYTES = 1024
 _TYPE = "video/mp4"
@@ -39,7 +39,7 @@ class _Pair:
     ours: _Waits = field(default_factory=_Waits)
     theirs: _Waits = field(default_factory=_Waits)
 
-    def take(self, here: Stand, peer: Peer, paths: Sequence[Path], wait_s: float) -> None:
+    def take(self, here: Harness, peer: Peer, paths: Sequence[Path], wait_s: float) -> None:
         """Deliver the files once each way."""
         count = len(paths)
         with here.provider.counted(count, _SIZE_BYTES) as account:
@@ -105,7 +105,7 @@ def videos(plan: Plan, step: Step) -> list[Figure]:
     ]
 
 
-def _warm_up(here: Stand, peer: Peer, paths: Sequence[Path], step: Step) -> None:
+def _warm_up(here: Harness, peer: Peer, paths: Sequence[Path], step: Step) -> None:
     step("warming up")
     here.deliver(paths[: 2 * THREADS], poll_s=_WAIT_S)
     peer.upload(paths[: 2 * THREADS], _TYPE, wait_s=_WAIT_S)

@@ -41,7 +41,7 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class Stand:
+class Harness:
     """What runs; everything of it is in ``folder``."""
 
     folder: Path
@@ -91,7 +91,7 @@ def redis_alone() -> Iterator[tuple[Path, str]]:
 @contextmanager
 def stand(
     *, latency_ms: float = 0.0, processing_s: float = 0.5, uploads_per_minute: int | None = None
-) -> Iterator[Stand]:
+) -> Iterator[Harness]:
     """Run a Redis, a local Gemini and one worker that serves all queues.
 
     With ``uploads_per_minute`` the worker's tier allows that, and the provider no more.
@@ -103,7 +103,7 @@ def stand(
         pids = supervisor.pids
         ledger = Ledger(redis_url)
         with UploadQueue(redis_url) as queue, redis.Redis.from_url(redis_url) as client:
-            yield Stand(
+            yield Harness(
                 folder=folder,
                 redis=client,
                 queue=queue,
