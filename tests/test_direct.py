@@ -8,6 +8,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,25 @@ def test_the_guides_signature() -> None:
     assert {parameters[name].kind for name in others} == {inspect.Parameter.KEYWORD_ONLY}
 
 
-def test_a_video_is_waited_for(gemini: LocalGemini, make_file: Callable[..., Path]) -> None:
-    result = upload_and_wait_active(make_file("clip.mp4"), **QUICK)
-    assert result.polls == gemini.counters()["operations"]["get"]["requests"] >= 2
-    assert result.processing_s >= 0.3
+class TestProcessing:
+    @pytest.fixture
+    def gemini_config(self) -> EmulatorConfig:
+        return EmulatorConfig(processing_s=3600, api_keys=frozenset({KEY}))
+
+    def test_a_video_is_waited_for(
+        self, gemini: LocalGemini, make_file: Callable[..., Path]
+    ) -> None:
+        def looks() -> int:
+            return int(gemini.counters()["operations"]["get"]["requests"])
+
+        options = {**QUICK, "timeout_s": 60.0}
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(upload_and_wait_active, make_file("clip.mp4"), **options)
+            wait_until(lambda: looks() >= 5, "looks that see PROCESSING", 30)
+            gemini.advance_clock(3600)
+            result = waiting.result(timeout=30)
+        assert result.polls == looks() >= 5
+        assert result.processing_s >= 0.3
 
 
 def test_no_cap_on_the_waits(gemini: LocalGemini, make_file: Callable[..., Path]) -> None:
