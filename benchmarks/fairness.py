@@ -17,7 +17,7 @@ _PATIENCE_S = 60.0
 def fairness(plan: Plan, step: Step) -> list[Figure]:
     """Submit single files, first to an idle worker and then behind a submit_many."""
     count = plan.crowd
-    with stand() as here:
+    with harness() as here:
         paths = write_files(here.folder, count, ".txt")
 
         def one_ms() -> float:

@@ -1,4 +1,4 @@
-"""The test stand: a Redis, a local Gemini and one worker, each a real process on a free port."""
+"""The test harness: a Redis, a local Gemini and one worker, each a real process on a free port."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def redis_alone() -> Iterator[tuple[Path, str]]:
 
 
 @contextmanager
-def stand(
+def harness(
     *, latency_ms: float = 0.0, processing_s: float = 0.5, uploads_per_minute: int | None = None
 ) -> Iterator[Harness]:
     """Run a Redis, a local Gemini and one worker that serves all queues.

@@ -11,7 +11,7 @@ from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figure, Series
 from benchmarks.peer import NAME, Peer
 from benchmarks.plan import Plan, Step
-from benchmarks.harness import Harness, stand
+from benchmarks.harness import Harness, harness
 
 _MIB = 1024**2
 _TYPE = "application/octet-stream"
@@ -29,7 +29,7 @@ def large_file(plan: Plan, step: Step) -> list[Figure]:
     sdk_walls: list[float] = []
     sdk_memory: list[float] = []
     curl_walls: list[float] = []
-    with stand(latency_ms=_LATENCY_MS) as here, Peer(here.provider.url) as peer:
+    with harness(latency_ms=_LATENCY_MS) as here, Peer(here.provider.url) as peer:
         step(f"writing {plan.large_mib} MiB")
         path = _write(here.folder, plan.large_mib)
         step("warming up")

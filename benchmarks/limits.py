@@ -10,7 +10,7 @@ import redis
 from benchmarks.figures import Figure, Series
 from benchmarks.plan import Plan, Step
 from benchmarks.small_files import write_files
-from benchmarks.harness import redis_alone, stand
+from benchmarks.harness import redis_alone, harness
 from benchmarks.submission import times_ms
 from provider_uploads.fleet.limits import Limits
 from provider_uploads.fleet.tiers import Work
@@ -52,7 +52,7 @@ def _p50_us(call: Callable[[], object], count: int) -> float:
 
 def _use(plan: Plan, step: Step) -> list[Figure]:
     limit, count = plan.limit_per_minute, plan.limited_files
-    with stand(uploads_per_minute=limit) as here:
+    with harness(uploads_per_minute=limit) as here:
         paths = write_files(here.folder, count, ".txt")
         step(f"{count} uploads at {limit} a minute")
         delivery = here.deliver(paths)

@@ -8,7 +8,7 @@ from benchmarks.figures import Figure, Series
 from benchmarks.peer import NAME, Peer, Work
 from benchmarks.plan import Plan, Step
 from benchmarks.sdk import THREADS
-from benchmarks.harness import Delivery, stand
+from benchmarks.harness import Delivery, harness
 
 _SIZE_BYTES = 1024
 _TYPE = "text/plain"
@@ -22,7 +22,7 @@ def small_files(plan: Plan, step: Step) -> list[Figure]:
     bare: list[Work] = []
     requests: list[int] = []
     their_requests: list[int] = []
-    with stand() as here, Peer(here.provider.url) as peer:
+    with harness() as here, Peer(here.provider.url) as peer:
         paths = write_files(here.folder, count, ".txt")
         step("warming up")
         here.deliver(paths[: 2 * THREADS])

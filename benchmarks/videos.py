@@ -12,7 +12,7 @@ from benchmarks.peer import NAME, Peer
 from benchmarks.plan import Plan, Step
 from benchmarks.sdk import THREADS
 from benchmarks.small_files import write_files
-from benchmarks.harness import Harness, stand
+from benchmarks.harness import Harness, harness
 
 _SIZE_BYTES = 1024
 _TYPE = "video/mp4"
@@ -60,13 +60,13 @@ class _Pair:
 def videos(plan: Plan, step: Step) -> list[Figure]:
     """Deliver videos of 1 KiB: many that are ACTIVE at their first look, then few with many."""
     once, seldom, often = _Pair(), _Pair(), _Pair()
-    with stand(processing_s=_PROCESSING_S) as here, Peer(here.provider.url) as peer:
+    with harness(processing_s=_PROCESSING_S) as here, Peer(here.provider.url) as peer:
         paths = write_files(here.folder, plan.videos, ".mp4")
         _warm_up(here, peer, paths, step)
         for number in range(plan.rounds):
             step(f"round {number + 1} of {plan.rounds}, ours and {NAME}")
             once.take(here, peer, paths, _WAIT_S)
-    with stand(processing_s=_LONG_PROCESSING_S) as here, Peer(here.provider.url) as peer:
+    with harness(processing_s=_LONG_PROCESSING_S) as here, Peer(here.provider.url) as peer:
         paths = write_files(here.folder, THREADS, ".mp4")
         _warm_up(here, peer, paths, step)
         for number in range(plan.rounds):
