@@ -6,9 +6,9 @@ import time
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figure, Series
+from benchmarks.harness import harness
 from benchmarks.plan import Plan, Step
 from benchmarks.small_files import write_files
-from benchmarks.harness import harness
 
 _SINGLES = 20
 _PATIENCE_S = 60.0

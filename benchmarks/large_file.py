@@ -9,9 +9,9 @@ from pathlib import Path
 from benchmarks import curl
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figure, Series
+from benchmarks.harness import Harness, harness
 from benchmarks.peer import NAME, Peer
 from benchmarks.plan import Plan, Step
-from benchmarks.harness import Harness, harness
 
 _MIB = 1024**2
 _TYPE = "application/octet-stream"

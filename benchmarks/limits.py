@@ -8,9 +8,9 @@ from collections.abc import Callable
 import redis
 
 from benchmarks.figures import Figure, Series
+from benchmarks.harness import harness, redis_alone
 from benchmarks.plan import Plan, Step
 from benchmarks.small_files import write_files
-from benchmarks.harness import redis_alone, harness
 from benchmarks.submission import times_ms
 from provider_uploads.fleet.limits import Limits
 from provider_uploads.fleet.tiers import Work

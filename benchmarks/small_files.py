@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from benchmarks.figures import Figure, Series
+from benchmarks.harness import Delivery, harness
 from benchmarks.peer import NAME, Peer, Work
 from benchmarks.plan import Plan, Step
 from benchmarks.sdk import THREADS
-from benchmarks.harness import Delivery, harness
 
 _SIZE_BYTES = 1024
 _TYPE = "text/plain"

@@ -11,8 +11,8 @@ from celery import Celery
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figure, Series
-from benchmarks.plan import Plan, Step
 from benchmarks.harness import redis_alone
+from benchmarks.plan import Plan, Step
 from provider_uploads import protocol
 from provider_uploads.client import UploadQueue
 

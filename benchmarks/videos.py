@@ -8,11 +8,11 @@ from pathlib import Path
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figure, Series
+from benchmarks.harness import Harness, harness
 from benchmarks.peer import NAME, Peer
 from benchmarks.plan import Plan, Step
 from benchmarks.sdk import THREADS
 from benchmarks.small_files import write_files
-from benchmarks.harness import Harness, harness
 
 _SIZE_BYTES = 1024
 _TYPE = "video/mp4"
