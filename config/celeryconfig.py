@@ -93,7 +93,7 @@ _transport = {
     # kombu's five minutes; two at once do no harm, each message is moved in a transaction.
     "unacked_mutex_expire": policy.restore_every_s,
     # From all queues in turn, without those whose tasks only wait for permits.
-    "queue_order_strategy": "provider_uploads.fleet.queues:QueueCycle",
+    "queue_order_strategy": "provider_uploads.fleet.queue_cycle:QueueCycle",
     "socket_timeout": 10,
     "socket_connect_timeout": 5,
     "health_check_interval": 25,

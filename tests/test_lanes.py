@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from provider_uploads.fleet.limits import Permit
-from provider_uploads.fleet.queues import QueueCycle, Queues
+from provider_uploads.fleet.queue_cycle import QueueCycle
+from provider_uploads.fleet.queues import Queues
 from provider_uploads.fleet.slots import Slots, Waiter, slots
 from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.protocol import PriorityQueue

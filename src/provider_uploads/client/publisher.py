@@ -6,19 +6,20 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
-from celery import Celery
-from celery.canvas import Signature
-from celery.loaders.base import BaseLoader
-from kombu.exceptions import LimitExceeded, OperationalError
-from kombu.pools import ProducerPool
 from redis.exceptions import RedisError
 
 from provider_uploads import protocol
 from provider_uploads.errors import QueueUnavailableError
 from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.settings import without_secrets
+
+if TYPE_CHECKING:
+    from celery import Celery
+    from celery.canvas import Signature
+    from kombu.pools import ProducerPool
 
 
 class Publisher:
@@ -29,13 +30,19 @@ class Publisher:
 
     def __init__(self, url: str, ledger: Ledger, *, timeout_s: float) -> None:
         """Publish to ``url``; uploads that cannot be sent are withdrawn from ``ledger``."""
-        self.app = _private_app()
         self._url = url
         self._ledger = ledger
         self._timeout_s = timeout_s
         self._lock = threading.Lock()
         self._producers: ProducerPool | None = None
         self._pid = 0
+
+    @cached_property
+    def app(self) -> Celery:
+        """The private app; Celery is imported when it is first needed: that takes a while."""
+        from provider_uploads.client.celery_app import private_app
+
+        return private_app()
 
     def close(self) -> None:
         """Close the connections."""
@@ -54,6 +61,8 @@ class Publisher:
     @contextmanager
     def publishing(self, tickets: tuple[str, ...] = ()) -> Iterator[dict[str, Any]]:
         """Yield the options of a send; on failure withdraw the uploads, if Redis still answers."""
+        from kombu.exceptions import LimitExceeded, OperationalError
+
         try:
             with self._pool().acquire(block=True, timeout=self._timeout_s) as producer:
                 yield {
@@ -70,6 +79,8 @@ class Publisher:
             raise QueueUnavailableError(without_secrets(self._url), type(error).__name__) from error
 
     def _pool(self) -> ProducerPool:
+        from kombu.pools import ProducerPool
+
         with self._lock:
             if self._producers is None or self._pid != os.getpid():  # sockets do not survive a fork
                 connection = self.app.connection_for_write(
@@ -87,29 +98,3 @@ class Publisher:
                 self._producers = ProducerPool(connections=connection.Pool(limit=16), limit=16)
                 self._pid = os.getpid()
             return self._producers
-
-
-class _NoConfiguration(BaseLoader):
-    """A loader that reads nothing: neither a module nor ``CELERY_CONFIG_MODULE``."""
-
-    def read_configuration(self, env: str = "CELERY_CONFIG_MODULE") -> dict[str, Any]:
-        return {}
-
-
-class _PrivateApp(Celery):
-    """An app without a result backend, whatever ``CELERY_RESULT_BACKEND`` says.
-
-    A backend would subscribe to each result, and can hang a web thread for 19 s and more when
-    Redis is down; our results are in the ledger.
-    """
-
-    backend_cls = "disabled"
-    # Celery's own fixup for Django reads the configuration of whatever app there is, and a web
-    # app that runs Django has one of its own.
-    builtin_fixups: set[str] = set()  # noqa: RUF012 - as Celery declares it
-
-
-def _private_app() -> Celery:
-    app = _PrivateApp("provider_uploads.client", loader=_NoConfiguration, set_as_current=False)
-    app.conf.update(task_serializer="json", accept_content=["json"], task_always_eager=False)
-    return app

@@ -9,10 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from kombu.utils.scheduling import round_robin_cycle
-
 from provider_uploads import protocol
-from provider_uploads.fleet.slots import slots
 from provider_uploads.ledger.connection import Connection
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.protocol import PriorityQueue
@@ -65,14 +62,3 @@ def transfer_queues(profiles: Iterable[str]) -> list[str]:
 
 def _served(profile: str) -> str:
     return f"{protocol.KEY_PREFIX}lane:{profile}"
-
-
-class QueueCycle(round_robin_cycle):  # type: ignore[type-arg]  # generic in stubs only
-    """The order in which kombu asks Redis for messages: in turn, without queues to skip for now.
-
-    Named in the transport option ``queue_order_strategy``.
-    """
-
-    def consume(self, n: int) -> list[str]:  # type: ignore[override]  # kombu returns lists
-        """Return the queues to ask next."""
-        return [queue for queue in super().consume(n) if not slots.skip(queue)]

@@ -7,6 +7,7 @@ system's files, corrected where the Gemini API knows a type by another name or r
 from __future__ import annotations
 
 import mimetypes
+from functools import cache
 from pathlib import PurePath
 
 #: For names that say nothing; the provider stores it, models do not read it.
@@ -80,7 +81,10 @@ _DOCUMENTED = {
     ".xz": "application/x-xz",
 }
 
-_PYTHONS = mimetypes.MimeTypes()
+
+@cache
+def _pythons() -> mimetypes.MimeTypes:
+    return mimetypes.MimeTypes()
 
 
 def guess_type(name: str) -> str:
@@ -94,4 +98,4 @@ def guess_type(name: str) -> str:
         return "text/plain"
     if suffix in _DOCUMENTED:
         return _DOCUMENTED[suffix]
-    return _PYTHONS.guess_type(base, strict=True)[0] or UNKNOWN
+    return _pythons().guess_type(base, strict=True)[0] or UNKNOWN
