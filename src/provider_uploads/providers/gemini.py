@@ -55,9 +55,10 @@ class Gemini:
         self._profile = profile
         self._api_key = profile.key()
         self._timeout_s = timeout_s
+        self._headers = {name: value.get_secret_value() for name, value in profile.headers.items()}
         self._http = httpx2.Client(
             # On the client, because the SDK leaves its own headers out of most upload requests.
-            headers={name: value.get_secret_value() for name, value in profile.headers.items()},
+            headers=self._headers,
             timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
         )
@@ -74,15 +75,18 @@ class Gemini:
 
     @cached_property
     def client(self) -> genai.Client:
-        """The SDK's client, on our HTTP client."""
+        """The SDK's client, on our HTTP client where it takes one."""
         options = types.HttpOptions(
             base_url=self._profile.base_url,
             api_version=self._profile.api_version,
-            httpx_client=self._http,
             # In milliseconds. Without it the SDK sends each request with no timeout at all,
             # whatever the HTTP client says.
             timeout=math.ceil(self._timeout_s * 1000),
         )
+        try:
+            options.httpx_client = types.HttpOptions(httpx_client=self._http).httpx_client
+        except ValueError:  # google-genai 1.x takes httpx's client only, and makes its own
+            options.headers = self._headers
         return genai.Client(api_key=self._api_key, http_options=options, vertexai=False)
 
     @cached_property
