@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from celery.signals import task_revoked
+from celery.utils.log import get_logger
 from celery.worker.control import Panel, control_command
 from kombu.exceptions import OperationalError
 
@@ -20,8 +21,10 @@ from provider_uploads.errors import (
     UploadCancelledError,
 )
 from tasks import canvases
-from tasks.connections import ledger, log, questions
+from tasks.connections import ledger, questions
 from tasks.outcomes import remove_staged_copy
+
+log = get_logger(__name__)
 
 _celery_revoke = Panel.data["revoke"]
 

@@ -15,6 +15,7 @@ from provider_uploads.errors import UploadCancelledError
 from provider_uploads.schemas import Copy
 from tests.conftest import KEY
 from tests.nodes import WorkerProcess, wait_until
+from tests.test_sweep import swept
 
 MIB = 1024**2
 
@@ -58,10 +59,11 @@ def test_while_it_waits_for_active(
     wait_until(lambda: queue.status(ticket).polls > 0, "a poll")
     celery_setup.app.control.revoke(ticket)
     cancelled(queue, gemini, ticket)
-    celery_setup.app.send_task("provider_uploads.sweep", queue="control").get(timeout=10)
+    swept(celery_setup.app)
     assert queue.status(ticket).stage is Stage.CANCELLED
     assert gemini.counters()["operations"]["start"]["requests"] == 1
-    assert gemini.counters()["operations"]["delete"]["by_status"] == {"200": 1}
+    # A poll under way meanwhile may ask for the deletion once more; there is one file to delete.
+    assert gemini.counters()["operations"]["delete"]["by_status"]["200"] == 1
 
 
 def test_while_bytes_move(
