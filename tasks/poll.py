@@ -57,8 +57,8 @@ def poll_until_active(
             ended = ledger().active(row, file)
             # None: cancelled at the last moment.
             return _answer(ended or ledger().read(upload_id))
-        if file is not None and file.state == Stage.FAILED:
-            raise UploadFailedError(file.name, file.state, file.error)
+        if file is not None and file.failed:
+            raise UploadFailedError(file.name, file.state, file.error, file.provider)
         if left_s <= 0:
             raise _timed_out(row, file, error)
         wait_s = row.request.poll_policy.backoff.delay(self.request.retries + 1)
@@ -103,6 +103,7 @@ def _timed_out(
         row.polls,
         "deleting" if row.request.cleanup_on_timeout else "kept",
         str(error) if error else "",
+        row.file.provider if row.file else "google",
     )
 
 

@@ -106,8 +106,8 @@ def _send(task: Task[Any, Any], row: UploadState, lease: Lease) -> UploadState:
             row = ledger().read(row.request.upload_id)
             if row.stage.ended:
                 raise Ended from error
-    if file.state == Stage.FAILED:
-        raise UploadFailedError(file.name, file.state, file.error)
+    if file.failed:
+        raise UploadFailedError(file.name, file.state, file.error, file.provider)
     record = ledger().active if file.state == Stage.ACTIVE else ledger().processing
     moved = record(row, file)
     if moved is None:

@@ -18,6 +18,7 @@ from provider_uploads import (
     MissingCredentialsError,
     UploadFailedError,
     UploadInactiveError,
+    UploadResult,
     aupload_and_wait_active,
     preupload_and_wait_active,
     upload_and_wait_active,
@@ -59,10 +60,23 @@ def test_the_guides_two_calls(gemini: LocalGemini, make_file: Callable[..., Path
     assert res.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_the_guides_signature() -> None:
-    parameters = inspect.signature(upload_and_wait_active).parameters
+@pytest.mark.parametrize(
+    ("function", "returns"),
+    [
+        (upload_and_wait_active, "UploadResult"),
+        (preupload_and_wait_active, "str"),
+        (aupload_and_wait_active, "UploadResult"),
+        (apreupload_and_wait_active, "str"),
+    ],
+)
+def test_the_guides_signature_with_its_defaults(function: Callable[..., Any], returns: str) -> None:
+    signature = inspect.signature(function)
+    assert signature.return_annotation == returns
+    parameters = signature.parameters
     assert {name: p.default for name, p in parameters.items() if name != "path"} == {
         "provider": "google",
+        "display_name": None,  # ours, as is mime_type
+        "mime_type": None,
         "timeout_s": 120.0,
         "poll_s": 2.0,
         "max_poll_s": 10.0,
@@ -74,6 +88,41 @@ def test_the_guides_signature() -> None:
     }
     others = [name for name in parameters if name != "path"]
     assert {parameters[name].kind for name in others} == {inspect.Parameter.KEYWORD_ONLY}
+
+
+def test_a_name_and_a_type_of_ones_own(gemini: LocalGemini, make_file: Callable[..., Path]) -> None:
+    made = upload_and_wait_active(
+        make_file("notes.bin"), display_name="Notes", mime_type="text/plain", **QUICK
+    )
+    assert (made.display_name, made.mime_type) == ("Notes", "text/plain")
+    (file,) = gemini.files()
+    assert (file["display_name"], file["mime_type"]) == ("Notes", "text/plain")
+
+
+def test_results_and_errors_for_a_test_of_ones_own() -> None:
+    """What a user's stand-in for these functions returns and raises."""
+    made = UploadResult(id="files/a", uri="https://x/files/a", mime_type="video/mp4")
+    assert (made.provider, made.state, made.polls) == ("google", "ACTIVE", 0)
+    failed = UploadFailedError("files/a", "FAILED", {"message": "broken"})
+    slow = UploadInactiveError("files/a", "PROCESSING", 60.0, 3)
+    for error in (failed, slow):  # as the ancestors' are
+        assert isinstance(error, RuntimeError)
+        assert error.provider == "google"
+    assert failed.details == {"message": "broken"}
+    assert slow.details == {"waited_s": 60.0, "polls": 3, "last_poll": ""}
+    other = UploadFailedError("file-1", "error", None, "openai")
+    assert UploadFailedError(*other.args).provider == "openai"
+    assert failed.args == ("files/a", "FAILED", {"message": "broken"})  # what older readers know
+
+
+@pytest.mark.parametrize("timing", ["timeout_s", "poll_s", "max_poll_s"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_no_time_at_all_is_refused(
+    timing: str, value: float, make_file: Callable[..., Path]
+) -> None:
+    timings: dict[str, Any] = {timing: value}
+    with pytest.raises(ValueError, match=timing):
+        upload_and_wait_active(make_file(), **timings)
 
 
 class TestProcessing:

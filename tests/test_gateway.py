@@ -124,6 +124,16 @@ class TestDirect:
         with Files(profile=profile) as files:
             assert [*files.list()] == []
 
+    @pytest.mark.parametrize("profile", ["gemini", "openai"])
+    def test_the_users_own_display_name_is_shown(
+        self, make_file: Callable[..., Path], quick: dict[str, Any], profile: str
+    ) -> None:
+        """There ours is put before it, so that an interrupted upload finds its file again."""
+        made = upload_and_wait_active(make_file(), profile=profile, display_name="My clip", **quick)
+        with Files(profile=profile) as files:
+            assert [file.display_name for file in files.list()] == ["My clip"]
+            assert files.get(made.id).display_name == made.display_name == "My clip"
+
     @pytest.mark.parametrize("profile", ["anthropic", "bedrock"])
     def test_no_files_there(
         self, gemini: LocalGemini, make_file: Callable[..., Path], profile: str

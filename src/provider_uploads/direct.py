@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import itertools
 import os
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack
 
 from provider_uploads.backoff import SHORTEST_S, Backoff
 from provider_uploads.errors import (
@@ -46,6 +47,8 @@ from provider_uploads.sources.open import open_source
 if TYPE_CHECKING:
     from provider_uploads.providers.base import Provider
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 #: The steps of one file: yields the seconds to wait before the next, returns the result.
 _Steps = Generator[float, None, UploadResult]
 
@@ -54,6 +57,8 @@ class Options(TypedDict, total=False):
     """The options of ``upload_and_wait_active``, which all four functions take."""
 
     provider: str
+    display_name: str | None
+    mime_type: str | None
     timeout_s: float
     poll_s: float
     max_poll_s: float | None
@@ -68,6 +73,8 @@ def upload_and_wait_active(
     path: str | os.PathLike[str],
     *,
     provider: str = "google",
+    display_name: str | None = None,
+    mime_type: str | None = None,
     timeout_s: float = TIMEOUT_S,
     poll_s: float = POLL_S,
     max_poll_s: float | None = MAX_POLL_S,
@@ -79,8 +86,9 @@ def upload_and_wait_active(
 ) -> UploadResult:
     """Upload a file, wait until it is ACTIVE and return it; blocks the calling thread.
 
-    ``timeout_s`` runs from the moment the provider has all bytes. The key is ``api_key``, else
-    the profile's. With ``cleanup_on_timeout`` a file that timed out or FAILED is deleted.
+    ``display_name`` and ``mime_type`` are guessed from the file's name. ``timeout_s`` runs from the
+    moment the provider has all bytes. The key is ``api_key``, else the profile's. With
+    ``cleanup_on_timeout`` a file that timed out or FAILED is deleted.
 
     Raises FileNotFoundError, another SourceError or InvalidRequestError before anything is sent;
     NotImplementedError for a provider other than ``google``; MissingCredentialsError,
@@ -90,6 +98,8 @@ def upload_and_wait_active(
     with _steps(
         path,
         provider=provider,
+        display_name=display_name,
+        mime_type=mime_type,
         timeout_s=timeout_s,
         poll_s=poll_s,
         max_poll_s=max_poll_s,
@@ -106,6 +116,16 @@ def upload_and_wait_active(
             time.sleep(wait_s)
 
 
+def _same_options(function: F) -> F:
+    """Let ``inspect.signature``, and so an editor, show the options with their defaults."""
+    whole = inspect.signature(upload_and_wait_active)
+    returned = inspect.signature(function).return_annotation
+    shown = whole.replace(return_annotation=returned)
+    function.__signature__ = shown  # type: ignore[attr-defined]  # what inspect asks for first
+    return function
+
+
+@_same_options
 def preupload_and_wait_active(path: str | os.PathLike[str], **options: Unpack[Options]) -> str:
     """Do the same as ``upload_and_wait_active`` and return the ACTIVE file's URI.
 
@@ -115,6 +135,7 @@ def preupload_and_wait_active(path: str | os.PathLike[str], **options: Unpack[Op
     return result.uri or result.id
 
 
+@_same_options
 async def aupload_and_wait_active(
     path: str | os.PathLike[str], **options: Unpack[Options]
 ) -> UploadResult:
@@ -138,6 +159,7 @@ async def aupload_and_wait_active(
             await asyncio.sleep(wait_s)
 
 
+@_same_options
 async def apreupload_and_wait_active(
     path: str | os.PathLike[str], **options: Unpack[Options]
 ) -> str:
@@ -176,6 +198,8 @@ def _steps(
     path: str | os.PathLike[str],
     *,
     provider: str = "google",
+    display_name: str | None = None,
+    mime_type: str | None = None,
     cleanup_on_timeout: bool = False,
     api_key: str | None = None,
     profile: str = "default",
@@ -185,7 +209,7 @@ def _steps(
     """Check everything that can be checked without a request, and return the steps."""
     if provider != "google":
         raise UnknownProviderError(provider)
-    request = request_for(path, None, None, poll_policy, cleanup_on_timeout, profile)
+    request = request_for(path, display_name, mime_type, poll_policy, cleanup_on_timeout, profile)
     if api_key is not None and not api_key:
         raise MissingCredentialsError("gemini", profile)
     opened = open_provider(profile, api_key)  # may say that google-genai is missing
@@ -256,14 +280,20 @@ def _wait(
     for polls in itertools.count():
         if file.state == Stage.ACTIVE:
             return file, polls
-        if file.state == Stage.FAILED:
+        if file.failed:
             yield from _clean_up(provider, row)
-            raise UploadFailedError(file.name, file.state, file.error)
+            raise UploadFailedError(file.name, file.state, file.error, file.provider)
         left_s = deadline - time.monotonic()
         if polls and left_s <= 0:
             copy = yield from _clean_up(provider, row)
             raise UploadInactiveError(
-                file.name, file.state, poll_policy.timeout_s, polls, copy, trouble
+                file.name,
+                file.state,
+                poll_policy.timeout_s,
+                polls,
+                copy,
+                trouble,
+                file.provider,
             )
         yield min(poll_policy.backoff.delay(polls), max(left_s, 0.0) + SHORTEST_S)
         try:

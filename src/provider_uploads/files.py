@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Self
 
+from provider_uploads import protocol
 from provider_uploads.errors import FileGoneError, InvalidRequestError
 from provider_uploads.providers import open_provider
 from provider_uploads.providers.base import Operation
@@ -40,7 +41,7 @@ class Files:
         """Yield all files, newest first, fetching pages of 1 to 100 as they are needed."""
         if not 1 <= page_size <= 100:
             raise InvalidRequestError("page_size", str(page_size), "must be between 1 and 100")
-        return self._provider.list(page_size)
+        return map(_with_own_name, self._provider.list(page_size))
 
     def get(self, name: str) -> ProviderFile:
         """Return a file by its name, with or without ``files/``, or by its URI.
@@ -48,7 +49,7 @@ class Files:
         Raises FileGoneError when it is deleted, expired, or of another key: the provider does not
         say which.
         """
-        return self._provider.get(file_name(name))
+        return _with_own_name(self._provider.get(file_name(name)))
 
     def delete(self, name: str, *, missing_ok: bool = True) -> bool:
         """Delete a file and return whether it was there.
@@ -74,6 +75,14 @@ class Files:
         if wrong is not None:
             raise InvalidRequestError("uris", repr(wrong), "write it as gs://bucket/object")
         return [*self._provider.register(uris, credentials)]
+
+
+def _with_own_name(file: ProviderFile) -> ProviderFile:
+    """Return a file with its user's display name: through a gateway ours is put before it."""
+    found = protocol.LABEL.match(file.display_name or "")
+    if not found:
+        return file
+    return file.model_copy(update={"display_name": (file.display_name or "")[found.end() :]})
 
 
 def file_name(given: str) -> str:

@@ -68,6 +68,10 @@ def file_name(upload_id: str, generation: int) -> str:
 _OUR_NAME = re.compile(rf"(?:files/)?{NAME_PREFIX}([0-9a-f]{{32}})-(\d+)(?:-|$)")
 
 
+#: What a file bears before its display name where the provider chooses the names.
+LABEL = re.compile(rf"{NAME_PREFIX}[0-9a-f]{{32}}-\d+-")
+
+
 def upload_of(name: str) -> tuple[str, int] | None:
     """Return upload id and generation of a file name, or of a label, that we chose."""
     found = _OUR_NAME.match(name)

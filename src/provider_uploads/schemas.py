@@ -206,6 +206,11 @@ class ProviderFile(Record):
     error: dict[str, Any] | None = None
     provider: str = "google"
 
+    @property
+    def failed(self) -> bool:
+        """Whether it never will be ACTIVE."""
+        return self.state in {"FAILED", "ERROR", "CANCELLED"}
+
     def updated(self, later: ProviderFile) -> ProviderFile:
         """Return ``later`` with what it leaves out: answers to a poll may say less.
 
@@ -229,20 +234,21 @@ class UploadResult(Record):
     ``reused`` says that another upload had sent these bytes.
     """
 
-    ticket: str
-    provider: str
+    # Defaults for a test of yours that builds one; the library fills all of them.
+    ticket: str = ""
+    provider: str = "google"
     id: str
     uri: str
-    state: str
+    state: str = "ACTIVE"
     mime_type: str
-    size_bytes: int
-    sha256: str | None
-    display_name: str
-    expires_at: datetime | None
-    polls: int
-    queued_s: float
-    upload_s: float
-    processing_s: float
+    size_bytes: int = 0
+    sha256: str | None = None
+    display_name: str = ""
+    expires_at: datetime | None = None
+    polls: int = 0
+    queued_s: float = 0.0
+    upload_s: float = 0.0
+    processing_s: float = 0.0
     reused: bool = False
 
 

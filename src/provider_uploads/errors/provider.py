@@ -159,7 +159,8 @@ class InvalidCredentialsError(ProviderRefusedError):
     def __str__(self) -> str:
         return (
             f"{self.operation}: the provider does not accept the API key "
-            f"(HTTP {self.http_status} {self.status}). Check GEMINI_API_KEY where the worker runs."
+            f"(HTTP {self.http_status} {self.status}). Check GEMINI_API_KEY where the file is "
+            "sent from."
         )
 
 

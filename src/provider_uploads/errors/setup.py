@@ -62,6 +62,6 @@ class MissingCredentialsError(ConfigurationError):
             whose = f"{self.provider} in profile {self.profile!r}"
             variable = f"PROVIDER_UPLOADS_PROFILES__{self.profile.upper()}__API_KEY"
         return (
-            f"no API key for {whose}. Set {variable} in the environment of the worker "
-            "(keys never travel in messages)."
+            f"no API key for {whose}. Set {variable} where the file is sent from: here for a "
+            "direct call, at the workers for a queue (keys never travel in messages)."
         )

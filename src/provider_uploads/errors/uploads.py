@@ -7,33 +7,58 @@ from typing import Any
 from provider_uploads.errors.base import PermanentError
 
 
-class UploadFailedError(PermanentError):
+def _unless_google(provider: str) -> tuple[str, ...]:
+    """Leave the usual provider out of ``args``: an older reader knows no such argument."""
+    return () if provider == "google" else (provider,)
+
+
+class UploadFailedError(PermanentError, RuntimeError):
     """The provider could not process the file; ``details`` is its own ``error`` object."""
 
-    def __init__(self, name: str, state: str, details: dict[str, Any] | None = None) -> None:
-        super().__init__(name, state, details)
+    def __init__(
+        self,
+        name: str,
+        state: str,
+        details: dict[str, Any] | None = None,
+        provider: str = "google",
+    ) -> None:
+        super().__init__(name, state, details, *_unless_google(provider))
         self.name = name
         self.state = state
         self.details = details
+        self.provider = provider
 
     def __str__(self) -> str:
         said = (self.details or {}).get("message") or "no reason given"
         return f"{self.name} is {self.state} at the provider: {said}. Check that the file plays."
 
 
-class UploadInactiveError(PermanentError):
+class UploadInactiveError(PermanentError, RuntimeError):
     """The file was still not ACTIVE when its time was up."""
 
     def __init__(
-        self, name: str, state: str, waited_s: float, polls: int, copy: str, last_look: str = ""
+        self,
+        name: str,
+        state: str,
+        waited_s: float = 0.0,
+        polls: int = 0,
+        copy: str = "kept",
+        last_look: str = "",
+        provider: str = "google",
     ) -> None:
-        super().__init__(name, state, waited_s, polls, copy, last_look)
+        super().__init__(name, state, waited_s, polls, copy, last_look, *_unless_google(provider))
         self.name = name
         self.state = state
         self.waited_s = waited_s
         self.polls = polls
         self.copy = copy
         self.last_look = last_look
+        self.provider = provider
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The numbers, as one object."""
+        return {"waited_s": self.waited_s, "polls": self.polls, "last_poll": self.last_look}
 
     def __str__(self) -> str:
         end = {
