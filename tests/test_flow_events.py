@@ -95,7 +95,7 @@ def test_redis_that_goes_away(tmp_path: Path, make_file: Callable[..., Path]) ->
     node = RedisProcess.spawn(tmp_path)
     node.ready()
     with UploadQueue(node.url) as queue:
-        listening = queue.events([queue.submit(make_file())])
+        listening = queue.events([queue.submit(make_file())], timeout_s=1.0)
         next(listening)
         node.teardown()
         with pytest.raises(QueueUnavailableError):

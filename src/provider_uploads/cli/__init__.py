@@ -37,6 +37,7 @@ def cli() -> None:
 
 for command in (
     *(uploads.upload, uploads.status, uploads.cancel, uploads.delete, uploads.sweep, uploads.ask),
+    uploads.answer,
     *(files.files, tier.tier, doctor.doctor),
     *(stack.demo, stack.up, stack.emulator),
     *(workers.worker, workers.beat, workers.flower),

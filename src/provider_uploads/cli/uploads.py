@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -11,10 +12,20 @@ import click
 from rich.text import Text
 
 from provider_uploads.cli import display
-from provider_uploads.cli.console import FAILED, INTERRUPTED, PROFILE, err, out, say, starting
+from provider_uploads.cli.console import (
+    FAILED,
+    INTERRUPTED,
+    PROFILE,
+    USAGE,
+    err,
+    event,
+    out,
+    say,
+    starting,
+)
 from provider_uploads.client import UploadQueue
-from provider_uploads.errors import InvalidRequestError
-from provider_uploads.questions import DEFAULT_MODEL
+from provider_uploads.errors import InvalidRequestError, QueueUnavailableError, UnknownTicketError
+from provider_uploads.questions import DEFAULT_MODEL, Answer
 from provider_uploads.schemas import (
     BACKOFF_FACTOR,
     JITTER_S,
@@ -25,6 +36,9 @@ from provider_uploads.schemas import (
     Stage,
     UploadStatus,
 )
+
+#: Between two attempts to reach a Redis that is away.
+_RETRY_S = 0.5
 
 
 @click.command()
@@ -119,10 +133,22 @@ def upload(
 @click.argument("tickets", nargs=-1, required=True, metavar="TICKET...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a file, a line each.")
 def status(tickets: tuple[str, ...], as_json: bool) -> None:
-    """Show where uploads are."""
+    """Show where uploads are; a ticket that is not known does not hide the others."""
+    statuses, unknown = [], []
     with UploadQueue() as queue:
-        statuses = queue.statuses(tickets)
-    _print_statuses(statuses, as_json)
+        for ticket in tickets:
+            try:
+                statuses.append(queue.status(ticket))
+            except UnknownTicketError as error:
+                unknown.append(str(error))
+    if statuses:
+        _print_statuses(statuses, as_json)
+        if not as_json:
+            _print_tickets(statuses, as_json)
+    for problem in unknown:
+        err.print(Text.assemble(("Error: ", "bold red"), problem), soft_wrap=True)
+    if unknown:
+        sys.exit(USAGE)
     _exit_for(statuses)
 
 
@@ -197,28 +223,70 @@ def ask(
     """Upload files, and ask a model one question over all of them."""
     with UploadQueue() as queue:
         asked = queue.ask(prompt, paths, tickets=tickets, model=model, profile=profile)
+        event(f"question {asked}: provider-uploads answer {asked}")
         uploads = queue.question(asked).uploads
         with _interruptible(uploads):
             console = err  # what stands on standard output is the answer
-            statuses = display.follow(console, lambda: queue.statuses(uploads)) if uploads else []
+            read = _through_outages(lambda: queue.statuses(uploads))
+            statuses = display.follow(console, read) if uploads else []
             if any(status.stage is not Stage.ACTIVE for status in statuses):
                 for problem in display.problems(statuses):
                     err.print(Text(display.printable(problem), "red"), soft_wrap=True)
                 sys.exit(FAILED)
             with starting(f"Asking {model}", console):
-                answer = queue.answer(asked)
+                answered = queue.answer(asked)
+    _print_answer(answered, as_json)
+
+
+@click.command()
+@click.argument("ticket")
+@click.option("--timeout-s", type=click.FloatRange(min=0), help="Most seconds to wait.")
+@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
+def answer(ticket: str, timeout_s: float | None, as_json: bool) -> None:
+    """Wait for the answer to a question that was asked before, and print it."""
+    with UploadQueue() as queue:
+        _print_answer(queue.answer(ticket, timeout_s=timeout_s), as_json)
+
+
+def _print_answer(answered: Answer, as_json: bool) -> None:
     if as_json:
-        click.echo(answer.model_dump_json())
+        click.echo(answered.model_dump_json())
         return
-    say(display.printable_lines(answer.text))
-    err.print(display.bill(answer), style="dim", soft_wrap=True)
+    say(display.printable_lines(answered.text))
+    err.print(display.bill(answered), style="dim", soft_wrap=True)
+
+
+def _through_outages(
+    read: Callable[[], list[UploadStatus]],
+) -> Callable[[], list[UploadStatus]]:
+    """Return what reads again while Redis is away, once it was there: the uploads go on."""
+    reached = False
+
+    def again() -> list[UploadStatus]:
+        nonlocal reached
+        told = False
+        while True:
+            try:
+                found = read()
+            except QueueUnavailableError:
+                if not reached:
+                    raise
+                if not told:
+                    event("Redis is away; the uploads go on when it is back. Waiting for it.")
+                told = True
+                time.sleep(_RETRY_S)
+            else:
+                reached = True
+                return found
+
+    return again
 
 
 def follow(queue: UploadQueue, tickets: Sequence[str], as_json: bool) -> None:
     """Show uploads until all have ended; exit 1 unless all are ACTIVE."""
     # With --json, progress goes where it does not mix with the answer.
     console = err if as_json else out
-    statuses = display.follow(console, lambda: queue.statuses(tickets))
+    statuses = display.follow(console, _through_outages(lambda: queue.statuses(tickets)))
     _print_statuses(statuses, as_json)
     _exit_for(statuses)
 

@@ -16,7 +16,8 @@ class QueueUnavailableError(TransientError):
     def __str__(self) -> str:
         return (
             f"Redis at {self.server} cannot be used ({self.reason}). "
-            "Start it, or point PROVIDER_UPLOADS_REDIS_URL at one that runs; then submit again."
+            "Start it, or point PROVIDER_UPLOADS_REDIS_URL at one that runs. "
+            "Whatever has a ticket goes on when it is back."
         )
 
 
