@@ -75,6 +75,7 @@ app = UploadsApp(
         "tasks.sweep",
         "tasks.unstage",
         "tasks.fleet",
+        "tasks.revoke",
         "tasks.worker_info",
     ],
 )

@@ -149,7 +149,7 @@ def end_upload(ticket: str, error: ProviderUploadsError) -> ProviderUploadsError
     if isinstance(error, UploadCancelledError):
         ledger().present_again(ticket)  # this worker may have finished it after the deletion
     if ledger().staged(ticket):
-        _unstage(ticket)
+        remove_staged_copy(ticket)
     if ledger().left_behind(ticket):
         canvases.clean_up(ticket).apply_async()
     else:
@@ -176,10 +176,11 @@ def _release_storage(ticket: str) -> None:
 def unstage(request: UploadRequest) -> None:
     """Remove the staged copy of a source that the provider has, or that nobody wants any more."""
     if request.staged:
-        _unstage(request.upload_id)
+        remove_staged_copy(request.upload_id)
 
 
-def _unstage(ticket: str) -> None:
+def remove_staged_copy(ticket: str) -> None:
+    """Remove an upload's staged copy now, or by a message that is retried."""
     try:
         staging_at(settings().staging).remove(ticket)
     except ProviderUploadsError as error:  # no reason to fail an upload: it is retried apart

@@ -15,7 +15,8 @@ from tasks.celery import app
 from tasks.connections import ledger, log, provider
 
 
-@app.task(name=protocol.SWEEP, ignore_result=True)
+# No events: a sweep every ten seconds would bury the uploads in Flower's list.
+@app.task(name=protocol.SWEEP, ignore_result=True, send_events=False)
 def sweep(at_provider: bool = False) -> None:
     """Sweep the ledger; with ``at_provider`` also the staging place and every profile's files."""
     sweeping = Sweep(

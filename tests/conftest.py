@@ -29,6 +29,7 @@ from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.profiles import Profile
 from provider_uploads.settings import settings
 from tests.accounts import Account, table
+from tests.environments import build_wheel
 from tests.nodes import ROOT, Process, RedisProcess, WorkerProcess, free_port, wait_until
 from tests.origins import S3, Origin
 from tests.pool import Pool
@@ -93,6 +94,12 @@ def fresh_settings() -> Iterator[None]:
     settings.cache_clear()
     yield
     settings.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """This project, as it is uploaded to a package index."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="session")

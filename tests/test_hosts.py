@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,8 @@ import pytest
 from pytest_celery import CeleryTestSetup
 
 from provider_uploads import UploadQueue
-from tests.nodes import ROOT, Process, RedisProcess, wait_until
+from tests.environments import Environment
+from tests.nodes import Process, RedisProcess, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -58,40 +58,6 @@ print(TestClient(app).get("/up", params={"p": os.environ["FILE"]}).json()["t"])
 """,
 }
 PACKAGES = {"django": ["django"], "flask": ["flask"], "fastapi": ["fastapi", "httpx"]}
-
-
-@pytest.fixture(scope="session")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("wheel")
-    build = [sys.executable, "-m", "build", "--quiet", "--wheel", "--outdir", str(out), "."]
-    subprocess.run(build, cwd=ROOT, check=True, capture_output=True, timeout=300)
-    (built,) = out.glob("*.whl")
-    return built
-
-
-class Environment:
-    """A virtualenv with this project's wheel, and what else is named."""
-
-    def __init__(self, folder: Path, wheel: Path, extras: str, *packages: str) -> None:
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True, timeout=120)
-        self.bin = folder / "bin"
-        self.pip("install", "--quiet", f"{wheel}{extras}", *packages)
-
-    def pip(self, *arguments: str) -> str:
-        return self.run("-m", "pip", *arguments)
-
-    def run(self, *arguments: str, cwd: Path | None = None, **env: str) -> str:
-        done = subprocess.run(
-            [self.bin / "python", *arguments],
-            cwd=cwd,
-            env={**os.environ, **env},
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -58,6 +58,11 @@ class Questions:
             question = self._connection.redis.hget(_key(ticket), "question")
         return str(json.loads(question or "{}").get("profile", DEFAULT_PROFILE))
 
+    def is_open(self, ticket: str) -> bool:
+        """Whether there is a question under this ticket, without an end."""
+        with self._connection.reached():
+            return self._connection.redis.zscore(OPEN_KEY, ticket) is not None
+
     def answered(self, answer: Answer) -> None:
         """Record the good end."""
         self._end(answer.ticket, "answer", answer.model_dump_json())
