@@ -46,6 +46,8 @@ from provider_uploads.providers.resumable import Sender, read_sha256
 class Gemini:
     """The Files service for one profile; thread-safe, one connection pool.
 
+    With google-genai before 2.18 it has two: the SDK's calls then go over httpx.
+
     Make one per process, after any fork. Close it, or use it as a context manager. What the
     profile's provider cannot do raises UnsupportedOperationError before any request.
     """
