@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx2
+import psutil
 import pytest
 
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
@@ -155,6 +157,23 @@ class TestFiles:
         for thread in threads:
             thread.join()
         assert sorted(file["name"] for file in gemini.files()) == sorted(names)
+
+
+def test_closing_closes_every_connection(
+    gemini: LocalGemini, make_file: Callable[..., Path]
+) -> None:
+    """Its own, and the SDK's, which before google-genai 2.18 are others."""
+    port = httpx2.URL(gemini.url).port
+
+    def connected() -> int:
+        ours = psutil.Process().net_connections("tcp")
+        return sum(getattr(one.raddr, "port", None) == port for one in ours)  # () while it listens
+
+    with Gemini(profile_at(gemini.url)) as client:
+        upload(client, make_file())
+        client.get(NAME)
+        assert connected() >= 1
+    assert connected() == 0
 
 
 def said(code: int = 200, **changes: object) -> Say:

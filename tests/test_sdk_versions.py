@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -10,8 +13,12 @@ import pytest
 from provider_uploads.emulator import FaultKind, LocalGemini, Operation
 from tests.conftest import KEY
 from tests.environments import Environment
+from tests.nodes import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+#: The tests of what touches google-genai; with the newest they run as they are.
+SUITE = ("gemini", "direct", "files", "flow_questions", "gateway", "refusals")
 
 SCRIPT = """
 import asyncio, json, os
@@ -85,3 +92,31 @@ def test_the_direct_api_files_and_errors(
         "deleted": [True, False],
         "at_gateway": [],  # OpenAI's files, of which there are none: the header arrived
     }
+
+
+def test_its_whole_suite_with_the_oldest(wheel: Path, tmp_path: Path) -> None:
+    """pip resolves all that the project needs; only the tests' own tools come from outside."""
+    oldest = Environment(tmp_path / "venv", wheel, "[worker,emulator]", "google-genai==1.57.0")
+    where = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    own = Path(oldest.run("-P", "-c", where).strip())
+    (own / "tools.pth").write_text(sysconfig.get_path("purelib"))  # after its own packages
+
+    code = (
+        "import google.genai, provider_uploads;"
+        "print(google.genai.__version__, google.genai.__file__, provider_uploads.__file__)"
+    )
+    version, *files = oldest.run("-P", "-c", code).split()
+    assert version == "1.57.0"
+    assert [Path(file).is_relative_to(own) for file in files] == [True, True]
+
+    modules = [f"tests/test_{name}.py" for name in SUITE]
+    done = subprocess.run(
+        [oldest.bin / "python", "-m", "pytest", "-q", "-n", "2", "-m", "not slow", *modules],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-10_000:]

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
+from importlib import import_module
 from typing import Any, Self
 
 from provider_uploads import protocol
@@ -45,6 +46,8 @@ from provider_uploads.providers.resumable import Sender, read_sha256
 class Gemini:
     """The Files service for one profile; thread-safe, one connection pool.
 
+    With google-genai before 2.18 it has two: the SDK's calls then go over httpx.
+
     Make one per process, after any fork. Close it, or use it as a context manager. What the
     profile's provider cannot do raises UnsupportedOperationError before any request.
     """
@@ -55,13 +58,10 @@ class Gemini:
         self._profile = profile
         self._api_key = profile.key()
         self._timeout_s = timeout_s
-        self._headers = {name: value.get_secret_value() for name, value in profile.headers.items()}
-        self._http = httpx2.Client(
-            # On the client, because the SDK leaves its own headers out of most upload requests.
-            headers=self._headers,
-            timeout=httpx2.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
-            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=64),
-        )
+        self._http: httpx2.Client = _open_http(httpx2, profile, timeout_s)
+        self._sdk_http: Any = self._http
+        if not _sdk_takes(self._http):  # before 2.18 the SDK knows httpx only, and requires it
+            self._sdk_http = _open_http(import_module("httpx"), profile, timeout_s)
 
     def __enter__(self) -> Self:
         return self
@@ -72,21 +72,19 @@ class Gemini:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+        self._sdk_http.close()
 
     @cached_property
     def client(self) -> genai.Client:
-        """The SDK's client, on our HTTP client where it takes one."""
+        """The SDK's client, on our HTTP client where it takes that."""
         options = types.HttpOptions(
             base_url=self._profile.base_url,
             api_version=self._profile.api_version,
+            httpx_client=self._sdk_http,
             # In milliseconds. Without it the SDK sends each request with no timeout at all,
             # whatever the HTTP client says.
             timeout=math.ceil(self._timeout_s * 1000),
         )
-        try:
-            options.httpx_client = types.HttpOptions(httpx_client=self._http).httpx_client
-        except ValueError:  # google-genai 1.x takes httpx's client only, and makes its own
-            options.headers = self._headers
         return genai.Client(api_key=self._api_key, http_options=options, vertexai=False)
 
     @cached_property
@@ -260,6 +258,24 @@ class Gemini:
             error=error,
             provider=self.capabilities.name,
         )
+
+
+def _open_http(library: Any, profile: Profile, timeout_s: float) -> Any:
+    """Return a client of ``httpx2``, or of ``httpx``, which is called alike."""
+    return library.Client(
+        # On the client, because the SDK leaves its own headers out of most upload requests.
+        headers={name: value.get_secret_value() for name, value in profile.headers.items()},
+        timeout=library.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
+        limits=library.Limits(max_connections=None, max_keepalive_connections=64),
+    )
+
+
+def _sdk_takes(http: httpx2.Client) -> bool:
+    try:
+        types.HttpOptions(httpx_client=http)
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_expired(files: Sequence[Attachment]) -> None:
