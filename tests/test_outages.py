@@ -59,17 +59,17 @@ def test_a_result_is_waited_for(
     queue: UploadQueue, own_redis: RedisProcess, make_file: Callable[..., Path]
 ) -> None:
     ticket = queue.submit(make_file("a.txt"))
-    seen = threading.Event()
 
-    def wait() -> str:
-        assert queue.status(ticket).stage is Stage.QUEUED
-        seen.set()
-        return queue.result(ticket, timeout_s=30).state
+    def reads() -> int:
+        with own_redis.client as client:
+            stats = client.info("commandstats")
+        return int(stats.get("cmdstat_hgetall", {}).get("calls", 0))
 
-    done = waiting(wait, seen)
+    done = begin(lambda: queue.result(ticket, timeout_s=30))
+    wait_until(lambda: reads() >= 2, "its first reads")
     restart(own_redis)
     ends_well(own_redis.url, ticket)
-    assert done.result(20) == "ACTIVE"
+    assert done.result(20).state == "ACTIVE"
 
 
 def test_events_go_on(
