@@ -38,11 +38,11 @@ from provider_uploads.schemas import (
     TIMEOUT_S,
     ProviderFile,
     Stage,
-    UploadRequest,
     UploadResult,
 )
 from provider_uploads.settings import settings
 from provider_uploads.sources.open import open_source
+from provider_uploads.transfer import MemoryStore, transfer
 
 if TYPE_CHECKING:
     from provider_uploads.providers.base import Provider
@@ -213,11 +213,11 @@ def _steps(
     if api_key is not None and not api_key:
         raise MissingCredentialsError("gemini", profile)
     opened = open_provider(profile, api_key)  # may say that google-genai is missing
-    store = _MemoryStore(request, credential(os.fspath(path)))
+    store = MemoryStore(request, credential(os.fspath(path)))
     return contextlib.closing(_run(opened, store, stopping))
 
 
-def _run(provider: Provider, store: _MemoryStore, stopping: Callable[[], bool]) -> _Steps:
+def _run(provider: Provider, store: MemoryStore, stopping: Callable[[], bool]) -> _Steps:
     with provider:
         try:
             file = yield from _send(provider, store, stopping)
@@ -245,13 +245,11 @@ def _retry_waits() -> Iterator[float | None]:
 
 
 def _send(
-    provider: Provider, store: _MemoryStore, stopping: Callable[[], bool]
+    provider: Provider, store: MemoryStore, stopping: Callable[[], bool]
 ) -> Generator[float, None, ProviderFile]:
-    from provider_uploads.transfer import transfer
-
     for wait_s in _retry_waits():
         try:
-            with open_source(store.row.location, store.source_policy) as source:
+            with open_source(store.row.location, own_source_policy()) as source:
                 _, file = transfer(
                     store,
                     provider,
@@ -324,40 +322,3 @@ class _Unshared:
     """The lease of an upload that nobody else knows of."""
 
     lost = False
-
-
-class _MemoryStore:
-    """The state of one upload, in memory."""
-
-    def __init__(self, request: UploadRequest, source_url: str | None) -> None:
-        self.source_policy = own_source_policy()
-        self.row = UploadState(
-            request=request, source_url=source_url, stage=Stage.QUEUED, queued_at=time.time()
-        )
-
-    def uploading(self, row: UploadState, session_url: str) -> UploadState:
-        """Remember the session: the next try goes on where it stands."""
-        begun = row.upload_at or time.time()
-        self.row = row.model_copy(update={"session_url": session_url, "upload_at": begun})
-        return self.row
-
-    def next_generation(self, row: UploadState) -> None:
-        """Forget the session and the name."""
-        self.row = row.model_copy(update={"session_url": None, "generation": row.generation + 1})
-
-    def progress(self, ticket: str, sent_bytes: int) -> bool:
-        """Nobody asks."""
-        return True
-
-    def processing(self, file: ProviderFile) -> UploadState:
-        """Record that the provider has all bytes."""
-        self.row = self.row.model_copy(
-            update={"stage": Stage.PROCESSING, "file": file, "processing_at": time.time()}
-        )
-        return self.row
-
-    def active(self, file: ProviderFile, polls: int) -> UploadState:
-        """Record the good end."""
-        polled = self.row.model_copy(update={"polls": polls})
-        self.row = polled.activated(file, time.time())
-        return self.row

@@ -21,7 +21,7 @@ from provider_uploads.errors import (
 from provider_uploads.ledger.state import UploadState
 from provider_uploads.providers.base import Progress, Provider
 from provider_uploads.providers.verification import verify
-from provider_uploads.schemas import ProviderFile
+from provider_uploads.schemas import ProviderFile, Stage, UploadRequest
 from provider_uploads.sources.base import Source
 
 
@@ -52,6 +52,42 @@ class UploadStore(Protocol):
 
     def progress(self, ticket: str, sent_bytes: int) -> bool:
         """Record bytes sent; False when the upload has ended meanwhile."""
+
+
+class MemoryStore:
+    """The state of one upload, in memory."""
+
+    def __init__(self, request: UploadRequest, source_url: str | None) -> None:
+        self.row = UploadState(
+            request=request, source_url=source_url, stage=Stage.QUEUED, queued_at=time.time()
+        )
+
+    def uploading(self, row: UploadState, session_url: str) -> UploadState:
+        """Remember the session: the next try goes on where it stands."""
+        begun = row.upload_at or time.time()
+        self.row = row.model_copy(update={"session_url": session_url, "upload_at": begun})
+        return self.row
+
+    def next_generation(self, row: UploadState) -> None:
+        """Forget the session and the name."""
+        self.row = row.model_copy(update={"session_url": None, "generation": row.generation + 1})
+
+    def progress(self, ticket: str, sent_bytes: int) -> bool:
+        """Nobody asks."""
+        return True
+
+    def processing(self, file: ProviderFile) -> UploadState:
+        """Record that the provider has all bytes."""
+        self.row = self.row.model_copy(
+            update={"stage": Stage.PROCESSING, "file": file, "processing_at": time.time()}
+        )
+        return self.row
+
+    def active(self, file: ProviderFile, polls: int) -> UploadState:
+        """Record the good end."""
+        polled = self.row.model_copy(update={"polls": polls})
+        self.row = polled.activated(file, time.time())
+        return self.row
 
 
 def transfer(
