@@ -7,9 +7,9 @@ FROM ${PYTHON_IMAGE} AS dependencies
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv --without-pip /opt/venv
 WORKDIR /build
-COPY pyproject.toml ./
+COPY pyproject.toml hatch_build.py ./
 RUN mkdir -p src/provider_uploads && touch src/provider_uploads/__init__.py README.md LICENSE \
- && pip --python /opt/venv/bin/python install '.[google,emulator,flower,sources]' \
+ && pip --python /opt/venv/bin/python install '.[worker,emulator,flower,sources]' \
  && pip --python /opt/venv/bin/python uninstall --yes provider-uploads
 
 FROM dependencies AS wheel

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
@@ -15,4 +16,5 @@ class WorkersInTheWheel(BuildHookInterface):
         if version == "editable":
             return
         for folder in ("tasks", "config"):
-            build_data["force_include"][folder] = f"provider_uploads/_workers/{folder}"
+            if (Path(self.root) / folder).is_dir():  # the image has them beside the package
+                build_data["force_include"][folder] = f"provider_uploads/_workers/{folder}"
