@@ -233,8 +233,10 @@ def test_up(environment: tuple[Path, dict[str, str]]) -> None:
     assert up.returncode == 130
 
 
-def test_the_worker_command_of_the_readme_is_the_one_the_tests_run() -> None:
-    assert "celery -A tasks worker\n" in README
+def test_the_worker_commands_of_the_readme_are_those_the_tests_run() -> None:
+    """By tests/nodes.py in a checkout, and by tests/test_hosts.py from a wheel."""
+    assert "provider-uploads worker\n" in README
+    assert "`celery -A tasks worker`" in README
 
 
 def test_the_readme_is_short() -> None:
