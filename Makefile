@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 FILES ?=
 PROVIDER ?= local
+BENCH ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install check test test-all test-chaos test-tiers test-live wheel-guard demo up up-docker bench clean
+.PHONY: help install check test test-all test-pythons test-chaos test-tiers test-fuzz test-live wheel-guard demo up up-docker bench clean
 
 help:            ## Show this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,11 +35,18 @@ test: install    ## The tests that are quick, for every change
 test-all: install  ## All tests, as CI runs them: chaos, stacks and the docs too
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist worksteal
 
+test-pythons:    ## The quick tests on every supported Python found, each in an environment of its own
+	@.ci/pythons
+
 test-chaos: install  ## Kill things at length, and print what became of the uploads
-	$(BIN)/pytest tests/test_chaos.py --chaos
+	$(BIN)/pytest tests/test_chaos.py tests/test_poison_properties.py \
+	  tests/test_upgrade.py tests/test_batch_scale.py tests/test_flow_batch_kills.py --chaos
 
 test-tiers: install  ## The tiers' rates over minutes, by a fleet of four workers
 	$(BIN)/pytest tests/test_fleet_limits.py --tiers
+
+test-fuzz: install  ## Two minutes of any requests at the local Gemini: no 500, memory flat
+	$(BIN)/pytest tests/test_emulator_fuzz.py --fuzz -s
 
 test-live: install  ## The flows that count, at Google's service: needs GEMINI_API_KEY
 	@if [ -z "$$GEMINI_API_KEY" ]; then \
@@ -48,7 +56,7 @@ test-live: install  ## The flows that count, at Google's service: needs GEMINI_A
 wheel-guard: install  ## Build the wheel and import all of it where nothing else is
 	@set -e; out=$$(mktemp -d); trap 'rm -rf "$$out"' EXIT; \
 	$(BIN)/python -m build --quiet --wheel --outdir "$$out" .; \
-	for extras in bare google,emulator; do \
+	for extras in bare worker,emulator; do \
 	  $(BIN)/python -m venv "$$out/$$extras"; \
 	  $(BIN)/python -m pip --python "$$out/$$extras/bin/python" install --quiet \
 	    "$$(ls "$$out"/*.whl)$$([ $$extras = bare ] || echo "[$$extras]")"; \
@@ -63,26 +71,15 @@ up: install      ## The whole stack in the foreground; Ctrl-C stops it
 	@$(BIN)/provider-uploads up --flower
 
 up-docker:       ## The stack in containers; the local Gemini unless there is a GEMINI_API_KEY
-	@mkdir -p "$${PROVIDER_UPLOADS_FILES:-files}"; \
-	export PROVIDER_UPLOADS_USER="$${PROVIDER_UPLOADS_USER:-$$(id -u):$$(id -g)}"; \
-	if [ -z "$$PROVIDER_UPLOADS_FLOWER_AUTH" ] && \
-	  ! grep -qs '^PROVIDER_UPLOADS_FLOWER_AUTH=.' .env; then \
-	  export PROVIDER_UPLOADS_FLOWER_AUTH="operator:$$($(PYTHON) -c \
-	    'import secrets; print(secrets.token_urlsafe(9))')"; \
-	  echo "Flower: http://127.0.0.1:$${PROVIDER_UPLOADS_FLOWER_PORT:-5555}" \
-	    "login $$PROVIDER_UPLOADS_FLOWER_AUTH"; \
-	fi; \
-	if [ -n "$$GEMINI_API_KEY$$PROVIDER_UPLOADS_BASE_URL" ] || \
-	  grep -qsE '^(GEMINI_API_KEY|PROVIDER_UPLOADS_BASE_URL)=.' .env; then \
-	  docker compose up --build --detach --wait; \
-	else \
-	  PROVIDER_UPLOADS_BASE_URL=http://local-gemini:8123 \
-	  PROVIDER_UPLOADS_TIER=$${PROVIDER_UPLOADS_TIER:-unlimited} \
-	    docker compose --profile local up --build --detach --wait; \
-	fi
+	@sh config/compose_env.sh
+	@docker compose up --build --detach --wait
 
-bench: install   ## Speed, as ratios against peers in the same run
-	$(BIN)/python -m benchmarks
+bench: $(VENV)/.bench  ## Speed, as ratios against peers in the same run: make bench [BENCH="--only peers"]
+	$(BIN)/python -m benchmarks $(BENCH)
+
+$(VENV)/.bench: $(VENV)/.installed
+	@$(BIN)/python -m pip install --quiet --group bench
+	@touch $@
 
 clean:           ## Remove .venv and caches
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

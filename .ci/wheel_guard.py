@@ -31,9 +31,15 @@ if bare:
     needing = {line.split(":")[0].removeprefix("provider_uploads.") for line in missing}
     needing = {name for name in needing if not name.startswith("emulator")}
     assert needing == {
+        "notifications.webhook",
+        "providers.batches",
         "providers.error_mapping",
+        "providers.file_pages",
         "providers.gemini",
+        "providers.http",
+        "providers.multipart",
         "providers.resumable",
+        "providers.wire",
         "sources.https",
         "sources.network",
     }, needing

@@ -1,4 +1,4 @@
-"""The test harness: a Redis, a local Gemini and one worker, each a real process on a free port."""
+"""The test harness: a Redis, a local Gemini and workers, each a real process on a free port."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,10 +47,13 @@ class Harness:
 
     folder: Path
     redis: redis.Redis
+    redis_url: str
     queue: UploadQueue
     ledger: Ledger
     provider: Provider
     worker: Meter
+    #: Of the first.
+    worker_pid: int
 
     def deliver(self, paths: Sequence[Path], **poll_policy: Any) -> Delivery:
         """Submit files in one message and wait until all are ACTIVE and acknowledged.
@@ -85,32 +88,65 @@ class Harness:
 @contextmanager
 def redis_alone() -> Iterator[tuple[Path, str]]:
     """Run a Redis; yields a folder to use and the URL."""
-    with _supervised() as (folder, supervisor):
-        yield folder, _start_redis(folder, supervisor)
+    with supervised() as (folder, supervisor):
+        yield folder, start_redis(folder, supervisor)
 
 
 @contextmanager
 def harness(
-    *, latency_ms: float = 0.0, processing_s: float = 0.5, uploads_per_minute: int | None = None
+    *,
+    latency_ms: float = 0.0,
+    processing_s: float = 0.5,
+    uploads_per_minute: int | None = None,
+    batch_jobs: int | None = None,
+    polls_per_minute: int | None = None,
+    queues: str = "",
+    policy: Mapping[str, str] = {},
+    tier: Mapping[str, str] = {},
+    workers: int = 1,
+    slots: int = 16,
 ) -> Iterator[Harness]:
-    """Run a Redis, a local Gemini and one worker that serves all queues.
+    """Run a Redis, a local Gemini and ``workers`` processes that serve all queues, or ``queues``.
 
-    With ``uploads_per_minute`` the worker's tier allows that, and the provider no more.
+    With ``uploads_per_minute`` the workers' tier allows that, and the provider no more;
+    ``batch_jobs`` are concurrent jobs, of the tier and at the provider; ``polls_per_minute`` are
+    the tier's polls, ``tier`` is what else it allows, as TOML. ``policy`` are variables of the
+    workers.
     """
-    with _supervised() as (folder, supervisor):
-        redis_url = _start_redis(folder, supervisor)
-        base_url = _start_gemini(folder, supervisor, latency_ms, processing_s, uploads_per_minute)
-        _start_worker(folder, supervisor, redis_url, base_url, uploads_per_minute)
+    with supervised() as (folder, supervisor):
+        redis_url = start_redis(folder, supervisor)
+        limits = [] if batch_jobs is None else ["--max-batch-jobs", str(batch_jobs)]
+        if uploads_per_minute is not None:
+            limits += ["--requests-per-minute", f"upload={uploads_per_minute}"]
+        base_url = start_gemini(folder, supervisor, latency_ms, processing_s, limits)
+        allowed = {} if uploads_per_minute is None else {"upload": f'"{uploads_per_minute}/m"'}
+        allowed |= {} if batch_jobs is None else {"batch_jobs": str(batch_jobs)}
+        allowed |= {} if polls_per_minute is None else {"poll": f'"{polls_per_minute}/m"'}
+        allowed |= {**tier, "transfer_concurrency": str(slots)}
+        serving = ["--queues", queues] if queues else []
+        start_workers(
+            folder,
+            supervisor,
+            redis_url,
+            base_url,
+            allowed,
+            workers,
+            serving=serving,
+            policy=policy,
+        )
         pids = supervisor.pids
+        worker_pids = [pid for name, pid in pids.items() if name.startswith("worker")]
         ledger = Ledger(redis_url)
         with UploadQueue(redis_url) as queue, redis.Redis.from_url(redis_url) as client:
             yield Harness(
                 folder=folder,
                 redis=client,
+                redis_url=redis_url,
                 queue=queue,
                 ledger=ledger,
                 provider=Provider(base_url),
-                worker=Meter(pids["worker"]),
+                worker=Meter(*worker_pids),
+                worker_pid=worker_pids[0],
             )
         ledger.close()
         if supervisor.pids != pids:
@@ -118,7 +154,8 @@ def harness(
 
 
 @contextmanager
-def _supervised() -> Iterator[tuple[Path, Supervisor]]:
+def supervised() -> Iterator[tuple[Path, Supervisor]]:
+    """Run what is started in the block; an error gets the last lines of it all as a note."""
     said: deque[str] = deque(maxlen=40)
     with tempfile.TemporaryDirectory(
         prefix="provider-uploads-bench-", ignore_cleanup_errors=True
@@ -135,7 +172,8 @@ def _supervised() -> Iterator[tuple[Path, Supervisor]]:
                 raise
 
 
-def _start_redis(folder: Path, supervisor: Supervisor) -> str:
+def start_redis(folder: Path, supervisor: Supervisor) -> str:
+    """Start a Redis; return its URL."""
     port = _free_port()
     supervisor.start(
         Service(
@@ -150,15 +188,15 @@ def _start_redis(folder: Path, supervisor: Supervisor) -> str:
     return f"redis://127.0.0.1:{port}/0"
 
 
-def _start_gemini(
+def start_gemini(
     folder: Path,
     supervisor: Supervisor,
     latency_ms: float,
     processing_s: float,
-    per_minute: int | None,
+    limits: Sequence[str],
 ) -> str:
+    """Start a local Gemini; return its URL."""
     port = _free_port()
-    limit = [] if per_minute is None else ["--requests-per-minute", f"start={per_minute}"]
     url = f"http://127.0.0.1:{port}"
     supervisor.start(
         Service(
@@ -166,7 +204,7 @@ def _start_gemini(
             [
                 *(sys.executable, "-m", "provider_uploads", "emulator", "--port", str(port)),
                 *("--latency-ms", str(latency_ms), "--processing-s", str(processing_s)),
-                *limit,
+                *limits,
             ],
             ready_line=url,
             env={"TMPDIR": str(folder)},
@@ -175,32 +213,45 @@ def _start_gemini(
     return url
 
 
-def _start_worker(
-    folder: Path, supervisor: Supervisor, redis_url: str, base_url: str, per_minute: int | None
+def start_workers(
+    folder: Path,
+    supervisor: Supervisor,
+    redis_url: str,
+    base_url: str,
+    allowed: dict[str, str],
+    count: int,
+    *,
+    roots: Path | None = None,
+    serving: Sequence[str] = (),
+    policy: Mapping[str, str] = {},
 ) -> None:
+    """Start so many processes of a tier that allows that; all read files in ``roots``."""
     tiers = folder / "tiers.toml"
-    rate = "" if per_minute is None else f'upload = "{per_minute}/m"\n'
-    tiers.write_text(f"[bench]\n{rate}transfer_concurrency = 16\n")
-    supervisor.start(
+    limits = "".join(f"{name} = {value}\n" for name, value in allowed.items())
+    tiers.write_text(f"[bench]\n{limits}")
+    services = [
         Service(
-            "worker",
+            f"worker-{number}",
             [
                 *(sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "worker"),
-                *("--hostname", "bench@%h", "--loglevel", "INFO"),
-                *("--without-gossip", "--without-mingle"),
+                *("--hostname", f"bench-{number}@%h", "--loglevel", "INFO"),
+                *("--without-gossip", "--without-mingle", *serving),
             ],
             ready_line=" ready.",
             env={
                 "PROVIDER_UPLOADS_REDIS_URL": redis_url,
                 "PROVIDER_UPLOADS_BASE_URL": base_url,
                 "PROVIDER_UPLOADS_API_KEY": "local",
-                "PROVIDER_UPLOADS_ROOTS": str(folder.resolve()),
+                "PROVIDER_UPLOADS_ROOTS": str((roots or folder).resolve()),
                 "PROVIDER_UPLOADS_TIERS_FILE": str(tiers),
                 "PROVIDER_UPLOADS_TIER": "bench",
+                **policy,
             },
             cwd=home(),
         )
-    )
+        for number in range(1, count + 1)
+    ]
+    supervisor.start(*services, timeout_s=_PATIENCE_S)
 
 
 def _free_port() -> int:

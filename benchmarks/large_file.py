@@ -47,7 +47,7 @@ def large_file(plan: Plan, step: Step) -> list[Figure]:
             memory.append(peak[0] - idle_mib)
             step(f"round {number + 1} of {plan.large_rounds}, {NAME}")
             with here.provider.counted(1, size_bytes), peer.meter.peak() as peak:
-                sdk_walls.append(peer.upload([path], _TYPE, look=False).wall_s)
+                sdk_walls.append(peer.upload([path], _TYPE).wall_s)
             sdk_memory.append(peak[0] - sdk_idle_mib)
             if curl.installed():
                 step(f"round {number + 1} of {plan.large_rounds}, curl")

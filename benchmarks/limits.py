@@ -61,7 +61,7 @@ def _use(plan: Plan, step: Step) -> list[Figure]:
     span_s = begun[-1] - begun[0]
     used = (count - 1) / span_s * 60 / limit * 100
     most = f"most in any 60 s of the {limit} allowed"
-    refused = float(counters["operations"]["start"]["by_status"].get("429", 0))
+    refused = float(counters["operations"]["upload"]["by_status"].get("429", 0))
     return [
         Figure(
             _BENCHMARK,
@@ -70,6 +70,8 @@ def _use(plan: Plan, step: Step) -> list[Figure]:
             "more",
             Series.of([used]),
         ),
-        Figure(_BENCHMARK, most, "", "more", Series.of([float(counters["most_in_60_s"]["start"])])),
+        Figure(
+            _BENCHMARK, most, "", "more", Series.of([float(counters["most_in_60_s"]["upload"])])
+        ),
         Figure(_BENCHMARK, "refused with 429", "", "less", Series.of([refused])),
     ]

@@ -1,4 +1,4 @@
-"""What a process used: CPU time and memory, seen from outside."""
+"""What processes used: CPU time and memory, seen from outside."""
 
 from __future__ import annotations
 
@@ -16,26 +16,33 @@ _SAMPLE_S = 0.01
 
 
 class Meter:
-    """Reads one process; the same way for us and for a peer."""
+    """Reads processes and what they started; the same way for us and for a peer."""
 
-    def __init__(self, pid: int) -> None:
+    def __init__(self, pid: int, *others: int) -> None:
         self._pid = pid
         self._process = psutil.Process(pid)
+        self._roots = [self._process, *map(psutil.Process, others)]
 
     def cpu_ms(self) -> float:
-        """User and system time so far, of all its threads."""
+        """User and system time so far, of all threads of the whole tree."""
         with self._alive():
-            times = self._process.cpu_times()
-        return float(times.user + times.system) * 1000
+            times = [process.cpu_times() for process in self._tree()]
+        return float(sum(used.user + used.system for used in times)) * 1000
+
+    def tree_mib(self) -> float:
+        """Memory of the whole tree now; on Linux a page that n processes share counts 1/n each."""
+        with self._alive():
+            found = [process.memory_full_info() for process in self._tree()]
+        return float(sum(getattr(info, "pss", info.uss) for info in found)) / _MIB
 
     def memory_mib(self) -> float:
-        """Resident memory now."""
+        """Resident memory of the first process now."""
         with self._alive():
             return float(self._process.memory_info().rss) / _MIB
 
     @contextmanager
     def peak(self) -> Iterator[list[float]]:
-        """Watch the resident memory; afterwards the list holds its highest value in MiB.
+        """Watch the first process's resident memory; the list then holds its highest value in MiB.
 
         Linux keeps that mark itself (VmHWM) and can set it back first, so that start-up does not
         count and nothing is missed; elsewhere it is sampled.
@@ -60,12 +67,17 @@ class Meter:
             thread.join()
         found.append(max(samples))
 
+    def _tree(self) -> list[psutil.Process]:
+        return [
+            process for root in self._roots for process in (root, *root.children(recursive=True))
+        ]
+
     @contextmanager
     def _alive(self) -> Iterator[None]:
         try:
             yield
-        except psutil.NoSuchProcess:
-            raise BenchmarkError(f"process {self._pid} ended while it was measured") from None
+        except psutil.NoSuchProcess as error:
+            raise BenchmarkError(f"process {error.pid} ended while it was measured") from None
 
     def _mark_set_back(self) -> bool:
         try:

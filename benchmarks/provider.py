@@ -37,7 +37,6 @@ class Provider:
         yield account
         counters = self.counters()
         self._check("files made", counters["files_made"], files)
-        self._check("bytes received", counters["bytes_received"], files * size_bytes)
         self._check("bytes stored", counters["bytes_stored"], files * size_bytes)
         self._check("sessions left open", counters["sessions_open"], 0)
         for operation, counted in counters["operations"].items():

@@ -36,7 +36,19 @@ videos: a look of ours is a message that is claimed, asks once, and is sent agai
 rate limits: a turn is what every upload and every look takes first. Used is the pace from the first
   upload to the last under a tier of so many a minute, with a provider that refuses what is more.
 fairness: single uploads, one after the other, while the files of one submit_many wait in the same
-  worker's queues; the span in brackets is from the quickest to the slowest of them."""
+  worker's queues; the span in brackets is from the quickest to the slowest of them.
+web: an asyncio app in one process. The peer of a submit is a pipeline that writes as many bytes
+  without checking a file, and opens a connection for each of the 200; the peer of the streams
+  subscribes once for each and reads the row at each change, four a second. Memory is what the
+  process has more than before they were open. Ours tells what changed, in 500 statuses a change.
+batches: reading checks each line, its key among all keys on disk, and returns it as the provider
+  takes it. Memory is the worker's highest resident set from submit to the last answer, less that at
+  rest. Of batches that wait a hundred have a job that does not end; the requests are those of a
+  minute in which nothing happens.
+peers: the benchmarks named "… of 1 KiB, one worker" and "workers of … slots"; docs/performance.md
+  says how they are taken.
+startup: a command as a process of its own, and a worker from its start to ACTIVE of a file that
+  was queued before."""
 
 
 def headline(facts: Mapping[str, str]) -> str:
@@ -64,10 +76,10 @@ def show(console: Console, figures: Sequence[Figure]) -> None:
             figure.benchmark if figure.benchmark != before else "",
             f"{figure.what}, {figure.unit}" if figure.unit else figure.what,
             figure.better,
-            _span(figure.ours),
+            span(figure.ours),
             figure.peer,
-            _span(figure.theirs) if figure.theirs else "",
-            Text(_span(figure.ratio), style="bold") if figure.ratio else "",
+            span(figure.theirs) if figure.theirs else "",
+            Text(span(figure.ratio), style="bold") if figure.ratio else "",
         )
         before = figure.benchmark
     console.print(table)
@@ -82,7 +94,8 @@ def json_lines(facts: Mapping[str, str], figures: Sequence[Figure]) -> str:
     )
 
 
-def _span(series: Series) -> str:
+def span(series: Series) -> str:
+    """Return the median, and in brackets the lowest and the highest."""
     low, high = min(series.values), max(series.values)
     if low == high:
         return _number(low)

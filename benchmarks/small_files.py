@@ -6,9 +6,8 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, Series
 from benchmarks.harness import Delivery, harness
-from benchmarks.peer import NAME, Peer, Work
+from benchmarks.peer import NAME, THREADS, Peer, Work
 from benchmarks.plan import Plan, Step
-from benchmarks.sdk import THREADS
 
 _SIZE_BYTES = 1024
 _TYPE = "text/plain"
@@ -26,7 +25,7 @@ def small_files(plan: Plan, step: Step) -> list[Figure]:
         paths = write_files(here.folder, count, ".txt")
         step("warming up")
         here.deliver(paths[: 2 * THREADS])
-        peer.upload(paths[: 2 * THREADS], _TYPE)
+        peer.upload(paths[: 2 * THREADS], _TYPE, check=True)
         for number in range(plan.rounds):
             step(f"round {number + 1} of {plan.rounds}, ours")
             with here.provider.counted(count, _SIZE_BYTES) as account:
@@ -34,10 +33,10 @@ def small_files(plan: Plan, step: Step) -> list[Figure]:
             requests.append(account.total)
             step(f"round {number + 1} of {plan.rounds}, {NAME}")
             with here.provider.counted(count, _SIZE_BYTES) as account:
-                theirs.append(peer.upload(paths, _TYPE))
+                theirs.append(peer.upload(paths, _TYPE, check=True))
             their_requests.append(account.total)
             with here.provider.counted(count, _SIZE_BYTES):
-                bare.append(peer.upload(paths, _TYPE, look=False))
+                bare.append(peer.upload(paths, _TYPE))
 
     benchmark = f"{count} files of 1 KiB"
     speed = Series.of(count / delivery.wall_s for delivery in ours)

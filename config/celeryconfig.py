@@ -8,10 +8,11 @@ from provider_uploads import protocol
 from provider_uploads.fleet.queues import transfer_queues
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.protocol import KEPT_S
-from provider_uploads.settings import settings
+from provider_uploads.settings import celery_url, settings
 
-broker_url = settings().redis_url
-result_backend = settings().redis_url
+broker_url = celery_url(settings().redis_url)
+# Celery's own, but for what it writes needlessly.
+result_backend = f"provider_uploads.fleet.results:Results+{broker_url}"
 
 # Results live as long as the provider keeps the file.
 result_expires = KEPT_S
@@ -37,10 +38,15 @@ task_routes = {
     protocol.GENERATE: {
         "queue": protocol.transfer_queue("default", protocol.PriorityQueue.QUESTIONS)
     },
+    protocol.CREATE_BATCH: {"queue": protocol.TRANSFER_QUEUE},
+    protocol.COLLECT_BATCH: {"queue": protocol.TRANSFER_QUEUE},
+    protocol.POLL_BATCH: {"queue": protocol.CONTROL_QUEUE},
+    protocol.CLEAN_UP_BATCH: {"queue": protocol.CONTROL_QUEUE},
     protocol.POLL: {"queue": protocol.CONTROL_QUEUE},
     protocol.DELETE: {"queue": protocol.CONTROL_QUEUE},
     protocol.INGEST: {"queue": protocol.CONTROL_QUEUE},
     protocol.UNSTAGE: {"queue": protocol.CONTROL_QUEUE},
+    protocol.NOTIFY: {"queue": protocol.CONTROL_QUEUE},
     protocol.SWEEP: {"queue": protocol.CONTROL_QUEUE},
 }
 
@@ -80,6 +86,11 @@ worker_prefetch_multiplier = 1
 # The work is I/O: threads share one connection pool and one SDK client.
 worker_pool = "threads"
 worker_concurrency = tier_of(DEFAULT_PROFILE).transfer_concurrency
+
+# Nothing that stands in a queue may stop a worker (so, too, provider_uploads.fleet.transport).
+worker_consumer = "tasks.consumer:Consumer"
+# What Redis refuses, as a full one refuses writes, is waited out like a lost connection.
+broker_channel_error_retry = True
 
 _transport = {
     # Ours alone: see protocol.KEY_PREFIX.

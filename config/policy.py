@@ -12,6 +12,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from provider_uploads.backoff import Backoff
+from provider_uploads.protocol import BATCH_TARGET_S
 from provider_uploads.settings import env_file, explained
 
 
@@ -19,7 +20,11 @@ class Policy(BaseSettings):
     """The tasks' numbers; seconds unless the name says otherwise."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PROVIDER_UPLOADS_", env_ignore_empty=True, extra="ignore", frozen=True
+        env_prefix="PROVIDER_UPLOADS_",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        allow_inf_nan=False,
     )
 
     #: What the tiers allow; a file of your own takes the place of ours.
@@ -33,11 +38,29 @@ class Policy(BaseSettings):
     upload_retry_factor: float = Field(default=2.0, ge=1)
     upload_retry_jitter: float = Field(default=0.1, ge=0, lt=1)
 
+    #: A local or staged file of at most so many bytes is sent in one request, without a session;
+    #: 0: none is.
+    one_request_bytes: int = Field(default=256 * 1024, ge=0)
+
     #: A deletion is tried until the provider would have expired the file anyway.
     delete_retry_first_s: float = Field(default=1.0, gt=0)
     delete_retry_max_s: float = Field(default=300.0, gt=0)
     delete_retry_factor: float = Field(default=2.0, ge=1)
     delete_retry_jitter: float = Field(default=0.1, ge=0, lt=1)
+
+    #: A notification is sent until it is taken, or for so long; a receiver that asks for more than
+    #: the longest wait gets that.
+    notify_retry_first_s: float = Field(default=2.0, gt=0)
+    notify_retry_max_s: float = Field(default=1800.0, gt=0)
+    notify_retry_factor: float = Field(default=3.0, ge=1)
+    notify_retry_jitter: float = Field(default=0.2, ge=0, lt=1)
+    notify_for_s: float = Field(default=48 * 3600.0, gt=0)
+    #: How long a receiver may take (Standard Webhooks advises 15 to 30 s), how many of a worker's
+    #: slots may wait for receivers, and how long a notification waits for one of those before it
+    #: is retried: polls go on beside receivers that hang.
+    notify_timeout_s: float = Field(default=15.0, gt=0)
+    notify_slots: int = Field(default=4, ge=1)
+    notify_slot_wait_s: float = Field(default=0.1, gt=0)
 
     #: How often a question checks whether its files are ACTIVE.
     question_look_first_s: float = Field(default=0.2, gt=0)
@@ -46,6 +69,65 @@ class Policy(BaseSettings):
     question_look_jitter: float = Field(default=0.1, ge=0, lt=1)
     #: How long a model may take; then the attempt fails and is retried.
     generate_timeout_s: float = Field(default=600.0, gt=0)
+
+    #: How often a batch's jobs are polled: soon at first, then every two minutes (the Batch API's
+    #: target is a day).
+    batch_poll_first_s: float = Field(default=2.0, gt=0)
+    batch_poll_max_s: float = Field(default=120.0, gt=0)
+    batch_poll_factor: float = Field(default=1.5, ge=1)
+    batch_poll_jitter: float = Field(default=0.2, ge=0, lt=1)
+    #: Where webhooks tell of ends, polls are so rare.
+    batch_poll_webhook_s: float = Field(default=900.0, gt=0)
+    #: Seconds between two requests for a list of jobs: 12 a minute for all jobs of an account. A
+    #: list of ten pages counts ten times.
+    batch_list_every_s: float = Field(default=5.0, gt=0)
+    #: How often a batch checks whether its files are ACTIVE, and whether there is room for its job.
+    batch_look_first_s: float = Field(default=0.5, gt=0)
+    batch_look_max_s: float = Field(default=15.0, gt=0)
+    batch_look_factor: float = Field(default=1.5, ge=1)
+    batch_look_jitter: float = Field(default=0.2, ge=0, lt=1)
+    #: Of many that wait for room each looks more rarely: so many seconds for each open batch.
+    batch_look_apart_s: float = Field(default=0.02, ge=0)
+    #: How long no job for a model is created after one of them failed because the account's
+    #: enqueued tokens are taken; it ends early when a job of ours for that model does.
+    batch_full_first_s: float = Field(default=60.0, gt=0)
+    batch_full_max_s: float = Field(default=900.0, gt=0)
+    batch_full_factor: float = Field(default=2.0, ge=1)
+    batch_full_jitter: float = Field(default=0.2, ge=0, lt=1)
+    #: How long a batch waits while the service answers 429 to its creation, or has no room for its
+    #: tokens, uncounted.
+    batch_wait_s: float = Field(default=7 * 24 * 3600.0, gt=0)
+    #: A file that expires sooner after its batch is created than this is sent again: the Batch
+    #: API's target.
+    batch_spare_s: float = Field(default=float(BATCH_TARGET_S), ge=0)
+    #: How long a cancelled job may take to end before nobody waits for that any more.
+    batch_cancel_s: float = Field(default=600.0, gt=0)
+    #: Bytes of answers, compressed, that are kept in Redis for a batch without a place for them.
+    batch_kept_bytes: int = Field(default=64 * 1024**2, ge=0)
+    #: URLs that the service is to tell of a job's end; none: those registered for the project.
+    batch_webhooks: tuple[str, ...] = ()
+
+    #: Where so many uploads of a profile wait for their files to be ACTIVE, their polls are parked
+    #: in Redis, and one watcher asks for all by the provider's list, a hundred files a request.
+    park_from: int = Field(default=32, ge=1)
+    #: Between two readings of the list: so long, and so much longer for each of its pages; but no
+    #: file that waits costs more than a page in ``watch_file_s``. Permits may make it longer.
+    watch_every_s: float = Field(default=0.75, gt=0)
+    watch_page_s: float = Field(default=0.0125, ge=0)
+    watch_file_s: float = Field(default=10.0, ge=0)
+    #: Where the list has as many pages as files wait, or cannot be read, each is polled by itself;
+    #: then the list is tried again.
+    watch_measure_s: float = Field(default=300.0, gt=0)
+    watch_retry_s: float = Field(default=15.0, gt=0)
+    #: How often a watcher sees to polls that are due, and how often others check that there is one.
+    watch_tick_s: float = Field(default=0.25, gt=0)
+    watch_check_s: float = Field(default=1.0, gt=0)
+    #: A watcher that died is replaced after so long.
+    watch_lock_s: float = Field(default=10.0, gt=0)
+    #: How long what a watcher saw of a file makes a request of its own needless.
+    seen_s: int = Field(default=60, ge=1)
+    #: Parked polls that are sent one by one at a time, where no rate limit says how many.
+    watch_singles: int = Field(default=200, ge=1)
 
     #: The least wait of the fleet after a 429, longer when the next one follows soon.
     cool_down_first_s: float = Field(default=1.0, gt=0)
@@ -75,6 +157,15 @@ class Policy(BaseSettings):
     #: Then it is retried after so long: a rate may have been set meanwhile.
     away_s: float = Field(default=5.0, gt=0)
 
+    #: The part of a worker's slots whose uploads may read from https, s3 or gs at a time, and how
+    #: soon one is retried that found none free: slow servers leave slots for local files.
+    remote_share: float = Field(default=0.5, gt=0, le=1)
+    remote_retry_s: float = Field(default=2.0, gt=0)
+    #: The longest wait that a source's server may ask for (Retry-After), and the provider: a quota
+    #: of the day begins anew within a day.
+    source_retry_after_max_s: float = Field(default=600.0, gt=0)
+    provider_retry_after_max_s: float = Field(default=24 * 3600.0, gt=0)
+
     #: How often an upload that does not fit checks whether there is storage.
     storage_look_s: float = Field(default=5.0, gt=0)
 
@@ -98,6 +189,10 @@ class Policy(BaseSettings):
     #: How often a message of a newer client is retried for a newer worker: for a day.
     newer_payload_retry_s: float = Field(default=30.0, gt=0)
     newer_payload_tries: int = Field(default=2880, ge=1)
+
+    #: A message that comes back to a worker more often than this waits for its next turn at least
+    #: as long as evenly spread ones would, whatever brings it back.
+    returns_per_minute: int = Field(default=120, ge=1)
 
     #: A message whose worker has not renewed it for this long is handed out again. Living workers
     #: renew every third of it, so this means "the worker is dead". All workers must agree: the
@@ -150,6 +245,21 @@ class Policy(BaseSettings):
         return self._backoff("question_look")
 
     @property
+    def batch_polls(self) -> Backoff:
+        """Waits between polls of a batch's jobs."""
+        return self._backoff("batch_poll")
+
+    @property
+    def batch_looks(self) -> Backoff:
+        """Waits of a batch for its files, or for room."""
+        return self._backoff("batch_look")
+
+    @property
+    def batch_full(self) -> Backoff:
+        """Waits of all batches for a model while its enqueued tokens are taken."""
+        return self._backoff("batch_full")
+
+    @property
     def reuse_polls(self) -> Backoff:
         """Waits of an upload for another one of the same bytes."""
         return self._backoff("reuse_look")
@@ -158,6 +268,11 @@ class Policy(BaseSettings):
     def delete_retry(self) -> Backoff:
         """Waits between attempts of a deletion."""
         return self._backoff("delete_retry")
+
+    @property
+    def notify_retry(self) -> Backoff:
+        """Waits between attempts of a notification."""
+        return self._backoff("notify_retry")
 
     def _backoff(self, name: str) -> Backoff:
         return Backoff(

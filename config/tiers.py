@@ -13,6 +13,7 @@ TASKS = {
     Work.POLL: protocol.POLL,
     Work.DELETE: protocol.DELETE,
     Work.GENERATE: protocol.GENERATE,
+    Work.BATCH: protocol.CREATE_BATCH,
 }
 
 tiers = Tiers.read(policy.tiers_file)

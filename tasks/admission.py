@@ -10,47 +10,120 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from celery import Task
+from celery.exceptions import Ignore
 
 from config.policy import policy
 from config.tiers import tier_of
 from provider_uploads.backoff import SHORTEST_S, Backoff
-from provider_uploads.errors import RateLimitedError, SourceTooLargeError, StorageFullError
+from provider_uploads.errors import (
+    RateLimitedError,
+    ServiceDownError,
+    SourceTooLargeError,
+    StorageFullError,
+    UnknownTicketError,
+)
+from provider_uploads.fleet.attempts import Beginning, Obstacle, StorageNeed
+from provider_uploads.fleet.breaker import BreakerState
 from provider_uploads.fleet.limits import Horizon, Permit
 from provider_uploads.fleet.slots import slots
 from provider_uploads.fleet.tiers import Work
-from provider_uploads.ledger.state import UploadState
+from provider_uploads.ledger.lease import Lease as UploadLease
+from provider_uploads.ledger.state import ClaimResult, UploadState
 from provider_uploads.protocol import PriorityQueue
-from provider_uploads.sources.base import SourcePolicy
-from provider_uploads.sources.open import open_source
+from provider_uploads.schemas import UploadRequest
 from provider_uploads.transfer import Ended, Interrupted, Lease
 from tasks import canvases
-from tasks.connections import ledger, limits, log, stopping, storage
-from tasks.outcomes import retry_later
+from tasks.connections import attempts, ledger, limits, log, stopping, storage
+from tasks.later import retry_later
+
+# -- all of it -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An attempt that has begun."""
+
+    row: UploadState
+    #: The permit's token.
+    token: str
+    breaker: BreakerState
+    #: When, on Redis's clock, and on this process's.
+    now: float
+    monotonic: float
+
+    def at(self) -> float:
+        """Return the time on Redis's clock, as far as it is known without asking."""
+        return self.now + time.monotonic() - self.monotonic
+
+
+def started(task: Task[Any, Any], request: UploadRequest, beginning: Beginning) -> Begun:
+    """Return the attempt that has begun; else wait for what does not allow it, or raise that.
+
+    Raises Ended for an upload that has moved on, ServiceDownError, StorageFullError.
+    """
+    row, profile = beginning.row, request.profile
+    match beginning.obstacle:
+        case Obstacle.LEASED:
+            retry_later(task, policy.lease_held_retry_s)
+        case Obstacle.MOVED_ON:
+            if row and row.claim_upload() is ClaimResult.STALE:
+                raise Ignore
+            raise Ended
+        case Obstacle.OUTAGE:
+            raise ServiceDownError(profile, beginning.amount)
+        case Obstacle.STORAGE:
+            limit_bytes = tier_of(profile).storage_bytes or 0
+            raise StorageFullError(profile, int(beginning.amount), limit_bytes)
+    if row is None or beginning.obstacle is not None:
+        raise UnknownTicketError(request.upload_id)
+    return Begun(row, beginning.token, beginning.breaker, beginning.now, time.monotonic())
+
+
+def admitted(
+    task: Task[Any, Any], request: UploadRequest, lease: UploadLease, need: StorageNeed | None
+) -> Begun:
+    """Begin an attempt, after waiting for a permit if need be."""
+    beginning = attempts().begin(request, lease, storage=need)
+    if beginning.obstacle is Obstacle.PERMIT:
+        permit = wait_for_permit(
+            task, Work.UPLOAD, request.profile, lease=lease, upload_id=request.upload_id
+        )
+        beginning = attempts().begin(request, lease, storage=need, permit=permit)
+    return started(task, request, beginning)
+
 
 # -- storage ---------------------------------------------------------------------------------------
 
 
-def reserve_storage(row: UploadState, source_policy: SourcePolicy) -> None:
+def storage_need(request: UploadRequest, size_bytes: int) -> StorageNeed | None:
+    """Return what an upload takes of its account's storage; None where that has no limit.
+
+    Raises SourceTooLargeError when there never is room for it.
+    """
+    limit_bytes = tier_of(request.profile).storage_bytes
+    if limit_bytes is None:
+        return None
+    if size_bytes > limit_bytes:
+        raise SourceTooLargeError(request.source, size_bytes, limit_bytes)
+    return StorageNeed(size_bytes, limit_bytes)
+
+
+def reserve_storage(request: UploadRequest, size_bytes: int) -> None:
     """Reserve storage for an upload, if its account has a limit.
 
     Raises StorageFullError when there is none now, SourceTooLargeError when there never is.
     """
-    request = row.request
-    limit_bytes = tier_of(request.profile).storage_bytes
-    if limit_bytes is None:
+    need = storage_need(request, size_bytes)
+    if need is None:
         return
-    size_bytes = row.expected_bytes
-    if size_bytes is None:
-        with open_source(row.location, source_policy) as source:
-            size_bytes = source.size_bytes
-    if size_bytes > limit_bytes:
-        raise SourceTooLargeError(request.source, size_bytes, limit_bytes)
-    missing = storage().reserve(request.profile, request.upload_id, size_bytes, limit_bytes)
+    profile, limit_bytes = request.profile, need.limit_bytes
+    missing = storage().reserve(profile, request.upload_id, size_bytes, limit_bytes)
     if missing > 0:
-        raise StorageFullError(request.profile, missing, limit_bytes)
+        raise StorageFullError(profile, missing, limit_bytes)
 
 
 def wait_for_storage(task: Task[Any, Any], row: UploadState, full: StorageFullError) -> NoReturn:
@@ -59,8 +132,10 @@ def wait_for_storage(task: Task[Any, Any], row: UploadState, full: StorageFullEr
     It occupies no slot: a file that waits for hours delays none that fits.
     """
     ticket = row.request.upload_id
+    # What the provider says of its own names no number.
+    missing = full.missing_bytes or row.expected_bytes or 1
     if row.request.evict is not None:
-        for evicted in storage().evictable(row.request.profile, full.missing_bytes):
+        for evicted in storage().evictable(row.request.profile, missing):
             log.warning("%s is evicted for %s", evicted.request.upload_id, ticket)
             ledger().release_copy(evicted.request.upload_id)
             canvases.clean_up(evicted.request.upload_id).apply_async()
@@ -148,7 +223,10 @@ def cool_down_on_429(work: Work, profile: str, token: str) -> Iterator[None]:
     try:
         yield
     except RateLimitedError as error:
-        held_s = limits().cool_down(profile, work, error.retry_after_s, error.reason, token)
+        asked_s = error.retry_after_s
+        if asked_s is not None:
+            asked_s = min(asked_s, policy.provider_retry_after_max_s)
+        held_s = limits().cool_down(profile, work, asked_s, error.reason, token)
         log.warning("profile %s: %s on hold for %.1f s: %s", profile, work, held_s, error)
         raise RateLimitedError(error.operation, error.reason, 429, held_s) from None
 
@@ -177,8 +255,12 @@ def _note(upload_id: str, work: Work, permit: Permit) -> float:
     """Record a long wait in the status; return when it was recorded, or 0."""
     if permit.wait_s <= policy.note_after_s:
         return 0.0
-    at = time.gmtime(time.time() + permit.wait_s)
-    until = time.strftime("%Y-%m-%d %H:%M:%S UTC", at)
-    why = f": {permit.why}" if permit.why else ""
-    ledger().note(upload_id, f"waits for the {work} rate limit, not before {until}{why}")
+    if permit.why == "paused":
+        text = f"{work} is paused; provider-uploads tier set {work} tier ends that"
+    else:
+        at = time.gmtime(time.time() + permit.wait_s)
+        until = time.strftime("%Y-%m-%d %H:%M:%S UTC", at)
+        why = f": {permit.why}" if permit.why else ""
+        text = f"waits for the {work} rate limit, not before {until}{why}"
+    ledger().note(upload_id, text)
     return time.monotonic()

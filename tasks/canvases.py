@@ -7,6 +7,11 @@ upload ──▶ ACTIVE at once: the UploadResult
 
 uploads, each under its own ticket ┐
 generate ⟲ retry(countdown) ───────┴──▶ once all are ACTIVE, the Answer
+
+create_batch ⟲ retry(countdown) ──▶ replaced, under the same ticket, by
+   poll_batch ⟲ retry(countdown=backoff) ──▶ replaced by
+      collect_batch ──▶ the BatchResult           (what is to be sent again: create_batch once more)
+(at any end) ──▶ clean_up_batch ⟲ retry(countdown)
 """
 
 from __future__ import annotations
@@ -46,3 +51,28 @@ def unstage(upload_id: str) -> Signature[Any]:
 def clean_up(upload_id: str) -> Signature[Any]:
     """Delete what an ended upload left at the provider."""
     return messages.delete_signature(app, upload_id)
+
+
+def notify(ticket: str) -> Signature[Any]:
+    """Tell whom the outbox names that an upload or a question has ended."""
+    return messages.notify_signature(app, ticket)
+
+
+def batch(ticket: str, queue: str = protocol.TRANSFER_QUEUE) -> Signature[Any]:
+    """Create a batch's jobs, wait for them and collect their answers."""
+    return messages.create_batch_signature(app, ticket, queue)
+
+
+def wait_for_batch(ticket: str, attempt: int, countdown: float = 0.0) -> Signature[Any]:
+    """Poll a batch's jobs until they have ended."""
+    return messages.poll_batch_signature(app, ticket, attempt, countdown)
+
+
+def collect_batch(ticket: str, queue: str) -> Signature[Any]:
+    """Fetch a batch's answers."""
+    return messages.collect_batch_signature(app, ticket, queue)
+
+
+def clean_up_batch(ticket: str) -> Signature[Any]:
+    """Leave nothing of an ended batch at the provider."""
+    return messages.clean_up_batch_signature(app, ticket)

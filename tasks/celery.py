@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from datetime import datetime, timedelta
 from typing import Any
 
-from celery import Celery, Task
+from celery import Celery
+from celery.signals import celeryd_init
 from kombu.exceptions import OperationalError
 
-from provider_uploads.errors import ConfigurationError, ProviderUploadsError
+from provider_uploads.errors import ConfigurationError
 from provider_uploads.fleet.keepalive import KeepAlive
+from provider_uploads.fleet.redis_clock import redis_clock
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.settings import settings
 
@@ -22,6 +25,7 @@ def _refuse_overrides() -> None:
                 f"{name} would send this worker to another server than PROVIDER_UPLOADS_REDIS_URL. "
                 "Unset it, or set both to the same URL."
             )
+        os.environ.pop(name, None)  # the configuration has it as Celery takes it
 
 
 class UploadsApp(Celery[Any]):
@@ -29,6 +33,11 @@ class UploadsApp(Celery[Any]):
 
     # A worker is no part of the web app whose DJANGO_SETTINGS_MODULE it may inherit.
     builtin_fixups: set[str] = set()  # noqa: RUF012 - as Celery declares it
+    amqp_cls = "provider_uploads.fleet.transport:Amqp"
+
+    def now(self) -> datetime:
+        """Return Redis's time: countdowns and expiries mean the same to every worker."""
+        return super().now() - timedelta(seconds=redis_clock().ahead_s())
 
     def send_task(self, *args: Any, **kwargs: Any) -> Any:
         """Send a task's message; raises OperationalError if Redis cannot be reached."""
@@ -38,16 +47,6 @@ class UploadsApp(Celery[Any]):
             # A consumer that lost Redis closes the pooled connections under those who are
             # publishing, and kombu then finds None in the place of one.
             raise OperationalError(f"the connection was closed: {error}") from error
-
-
-class UploadsTask(Task[Any, Any]):
-    """What all our tasks have in common."""
-
-    # How often to retry is decided by the tasks. Celery's default is 3, and
-    # ``retry(max_retries=None)`` means that default, not "no limit".
-    max_retries = None
-    # An error with a name is an outcome, logged as a line; only faults get a traceback.
-    throws = (ProviderUploadsError,)
 
 
 def _check_settings() -> None:
@@ -62,19 +61,36 @@ def _check_settings() -> None:
         raise SystemExit(f"provider-uploads: {error}") from None
 
 
+@celeryd_init.connect
+def _refuse_other_apps(instance: Any, **_: Any) -> None:
+    """Our tasks need our queues and settings; in another app's worker they end in retries."""
+    if instance.app is not app:
+        raise SystemExit(
+            f"provider-uploads: the app {instance.app.main!r} includes our tasks, which only run "
+            "in our own workers (provider-uploads worker). For uploads in your own chains use "
+            "provider_uploads.canvas instead; see docs/celery.md."
+        )
+
+
 _check_settings()
 app = UploadsApp(
     "provider_uploads",
-    task_cls=UploadsTask,
+    task_cls="tasks.task:UploadsTask",
     include=[
         "tasks.ingest",
         "tasks.upload",
         "tasks.poll",
         "tasks.delete",
         "tasks.generate",
+        "tasks.create_batch",
+        "tasks.poll_batch",
+        "tasks.collect_batch",
+        "tasks.clean_up_batch",
         "tasks.sweep",
         "tasks.unstage",
+        "tasks.notify",
         "tasks.fleet",
+        "tasks.watch",
         "tasks.revoke",
         "tasks.worker_info",
     ],

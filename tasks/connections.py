@@ -15,15 +15,20 @@ from celery.utils.log import get_task_logger
 from config.policy import policy
 from config.tiers import tier_of
 from provider_uploads.errors import ProviderUnavailableError, RateLimitedError, ServiceDownError
-from provider_uploads.fleet.breaker import Breaker
+from provider_uploads.fleet.attempts import Attempts
+from provider_uploads.fleet.batch_watch import BatchWatch
+from provider_uploads.fleet.breaker import Breaker, BreakerState
 from provider_uploads.fleet.limits import Limits
+from provider_uploads.ledger.batches import Batches
 from provider_uploads.ledger.deduplication import Deduplication
+from provider_uploads.ledger.outbox import Outbox
 from provider_uploads.ledger.questions import Questions
 from provider_uploads.ledger.storage import Storage
 from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.providers import open_provider
 from provider_uploads.providers.base import Provider
 from provider_uploads.settings import settings
+from provider_uploads.sources.base import SourcePolicy
 
 log = get_task_logger(__name__)
 
@@ -90,9 +95,27 @@ def deduplication() -> Deduplication:
 
 
 @cache
+def outbox() -> Outbox:
+    """Return the notifications in this process's ledger."""
+    return Outbox(ledger())
+
+
+@cache
 def limits() -> Limits:
     """Return the rate limits: the tiers' numbers, or those that were set."""
     return Limits(ledger(), lambda profile, work: tier_of(profile).rate(work), policy.cool_downs)
+
+
+@cache
+def batches() -> Batches:
+    """Return the batches in this process's ledger."""
+    return Batches(ledger())
+
+
+@cache
+def batch_watch() -> BatchWatch:
+    """Return what the fleet knows of the jobs at the providers."""
+    return BatchWatch(ledger(), list_every_s=policy.batch_list_every_s, lease_s=policy.lease_s)
 
 
 def questions() -> Questions:
@@ -105,13 +128,28 @@ def _breaker() -> Breaker:
     return Breaker(ledger(), failures=policy.breaker_failures, probes=policy.breaker_probes)
 
 
+@cache
+def source_policy() -> SourcePolicy:
+    """Return what this process may read."""
+    return SourcePolicy.of(settings())
+
+
+@cache
+def attempts() -> Attempts:
+    """Return what begins attempts in this process's ledger."""
+    return Attempts(ledger(), limits(), _breaker())
+
+
 @contextmanager
-def through_breaker(profile: str, *, at_any_rate: bool = False) -> Iterator[None]:
+def through_breaker(
+    profile: str, state: BreakerState | None = None, *, at_any_rate: bool = False
+) -> Iterator[None]:
     """Ask a profile's Files service; raises ServiceDownError, unasked, while its breaker is open.
 
-    An outage that opens the breaker is a ServiceDownError too. ``at_any_rate`` asks all the same.
+    An outage that opens the breaker is a ServiceDownError too. ``state`` is the breaker's where it
+    was asked already; ``at_any_rate`` asks all the same.
     """
-    state = _breaker().check(profile)
+    state = state or _breaker().check(profile)
     if state.wait_s > 0 and not at_any_rate:
         raise ServiceDownError(profile, state.wait_s)
     try:

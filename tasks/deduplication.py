@@ -24,7 +24,7 @@ from provider_uploads.sources.open import open_source
 from provider_uploads.transfer import Ended, Interrupted, Lease
 from tasks.admission import cool_down_on_429, wait_for_permit
 from tasks.connections import deduplication, ledger, log, provider, stopping, through_breaker
-from tasks.outcomes import retry_later
+from tasks.later import retry_later
 
 
 def take_shared_file(

@@ -14,24 +14,21 @@ from provider_uploads.fleet.tiers import Work
 from provider_uploads.ledger.state import UploadState
 from provider_uploads.schemas import Copy
 from tasks.admission import cool_down_on_429, permit_or_retry
+from tasks.arguments import Ticket
 from tasks.celery import app
 from tasks.connections import deduplication, ledger, log, provider, storage, through_breaker
-from tasks.outcomes import requeued_if_unreachable, retry_later
+from tasks.later import retry_later
+from tasks.outcomes import asked_for_s
 
 
 @app.task(name=protocol.DELETE, bind=True, ignore_result=True)
-def delete_on_timeout(self: Task[Any, Any], upload_id: str, turn: str = "") -> None:
+def delete_on_timeout(self: Task[Any, Any], upload_id: Ticket, turn: str = "") -> None:
     """Delete what an upload that timed out, failed or was cancelled left; gone is success.
 
     Tried until the provider would have expired the file anyway. Never touches a file that is
     wanted (``UploadState.copy_wanted``), or one that others use. ``turn`` is the token of a permit
     that was reserved for this deletion.
     """
-    with requeued_if_unreachable(upload_id):
-        _clean_up(self, upload_id, turn)
-
-
-def _clean_up(task: Task[Any, Any], upload_id: str, token: str) -> None:
     try:
         row = ledger().read(upload_id)
     except UnknownTicketError:
@@ -47,15 +44,15 @@ def _clean_up(task: Task[Any, Any], upload_id: str, token: str) -> None:
         if row.request.reuse and deduplication().release(row):
             log.info("%s released a file that others use", upload_id)
         else:
-            token = permit_or_retry(task, Work.DELETE, row.request.profile, token)
+            token = permit_or_retry(self, Work.DELETE, row.request.profile, turn)
             _delete(row, token)
         ledger().deleted(upload_id)
     except TransientError as error:
         if _expired(row):
             raise
         log.info("%s not deleted yet: %s", upload_id, error)
-        wait_s = policy.delete_retry.delay(task.request.retries)
-        retry_later(task, max(wait_s, error.retry_after_s or 0.0))
+        wait_s = policy.delete_retry.delay(self.request.retries)
+        retry_later(self, max(wait_s, asked_for_s(error)))
 
 
 def _delete(row: UploadState, token: str) -> None:

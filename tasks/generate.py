@@ -20,20 +20,23 @@ from provider_uploads.fleet.tiers import Work
 from provider_uploads.questions import Answer, Question, attachments
 from provider_uploads.schemas import Stage, UploadStatus
 from provider_uploads.transfer import Interrupted, Lease
+from tasks import canvases
 from tasks.admission import cool_down_on_429, wait_for_permit
+from tasks.arguments import Ticket
 from tasks.celery import app
 from tasks.connections import ledger, log, provider, questions
-from tasks.outcomes import recording_end, retry_later, unless_stopping
+from tasks.later import retry_later
+from tasks.outcomes import asked_for_s, end_question, recording_end, unless_stopping
 
 
 @app.task(name=protocol.GENERATE, bind=True)
-def generate(self: Task[Any, Any], question_id: str) -> dict[str, Any]:
+def generate(self: Task[Any, Any], question_id: Ticket) -> dict[str, Any]:
     """Ask, or retry while files are on their way; a file that ended badly ends the question.
 
     Delivered again, it returns the answer it has. A worker that dies while the model thinks asks
     twice, because the provider knows no way to fetch an answer that was lost.
     """
-    with recording_end(question_id, questions().failed):
+    with recording_end(self, question_id, end_question):
         question, answer = questions().read(question_id)
         if answer is None:
             uploads = _ready(self, question)
@@ -41,6 +44,8 @@ def generate(self: Task[Any, Any], question_id: str) -> dict[str, Any]:
                 if lease is None:
                     retry_later(self, policy.lease_held_retry_s)
                 answer = _ask(self, question, uploads, lease)
+        if question.notify:
+            canvases.notify(question_id).apply_async()
         return answer.model_dump(mode="json")
 
 
@@ -71,7 +76,7 @@ def _ask(
         attempts = questions().attempt_failed(question.question_id)
         if attempts >= policy.upload_tries:
             raise
-        wait_s = max(policy.upload_retry.delay(attempts - 1), error.retry_after_s or 0.0)
+        wait_s = max(policy.upload_retry.delay(attempts - 1), asked_for_s(error))
         log.info("%s asks again in %.1f s: %s", question.question_id, wait_s, error)
         retry_later(task, wait_s)
     questions().answered(answer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
 from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
@@ -16,40 +16,32 @@ from config.policy import policy
 from provider_uploads.background import begin
 from provider_uploads.backoff import Backoff
 from provider_uploads.errors import (
+    FileGoneError,
     NewerPayloadError,
     ProviderUploadsError,
     QueueUnavailableError,
     ServiceDownError,
+    SourceUnavailableError,
     TransientError,
     UnexpectedError,
     UnknownTicketError,
+    UnreadableStateError,
     UploadCancelledError,
 )
+from provider_uploads.fleet.api_keys import published_keys
 from provider_uploads.ledger.state import UploadState
-from provider_uploads.schemas import Copy, UploadRequest
+from provider_uploads.ledger.uploads import StoredResult
+from provider_uploads.schemas import Copy, ProviderFile, Stage, UploadRequest
 from provider_uploads.settings import settings
 from provider_uploads.sources.staging import staging_at
 from tasks import canvases
-from tasks.connections import ledger, log, stopping, storage
+from tasks.connections import ledger, log, questions, stopping, storage
+from tasks.later import outwaited, retry_later, returns
 
 T = TypeVar("T")
 
 
 # -- later ---------------------------------------------------------------------------------------
-
-
-def retry_later(task: Task[Any, Any], countdown: float, token: str = "") -> NoReturn:
-    """Deliver this message again after ``countdown`` seconds, to any worker.
-
-    ``token`` names a permit that is reserved for then; messages carry it as ``turn``.
-    """
-    kwargs = {**(task.request.kwargs or {}), "turn": token}
-    if not token:
-        del kwargs["turn"]
-    try:
-        raise task.retry(countdown=countdown, kwargs=kwargs)
-    except Reject as error:  # not published; Celery would drop the message
-        raise Reject("its successor could not be sent", requeue=True) from error
 
 
 def retry_after_failure(task: Task[Any, Any], row: UploadState, error: TransientError) -> NoReturn:
@@ -64,7 +56,7 @@ def retry_after_failure(task: Task[Any, Any], row: UploadState, error: Transient
     attempts = row.failed_attempts + 1
     if attempts >= policy.upload_tries:
         raise error
-    wait_s = max(policy.upload_retry.delay(row.failed_attempts), error.retry_after_s or 0.0)
+    wait_s = max(policy.upload_retry.delay(row.failed_attempts), asked_for_s(error))
     ledger().attempt_failed(
         row.request.upload_id,
         f"attempt {attempts} of {policy.upload_tries} failed, next in {wait_s:.1f} s: {error}",
@@ -72,30 +64,16 @@ def retry_after_failure(task: Task[Any, Any], row: UploadState, error: Transient
     retry_later(task, wait_s)
 
 
+def asked_for_s(error: ProviderUploadsError) -> float:
+    """Return the wait that a server asked for, within what its kind may ask for."""
+    of_source = isinstance(error, SourceUnavailableError)
+    most_s = policy.source_retry_after_max_s if of_source else policy.provider_retry_after_max_s
+    return min(getattr(error, "retry_after_s", None) or 0.0, most_s)
+
+
 def _outlived(row: UploadState) -> bool:
     """Whether an upload has waited as long for the service as an outage may last."""
     return time.time() > row.queued_at + policy.outage_s
-
-
-def leave_for_newer_worker(
-    task: Task[Any, Any], tickets: Sequence[str], error: NewerPayloadError
-) -> NoReturn:
-    """Leave a message that only a newer worker can read; after a day of that, raise ``error``."""
-    if task.request.retries + 1 >= policy.newer_payload_tries:
-        raise error
-    for ticket in tickets:
-        ledger().note(ticket, str(error))
-    retry_later(task, policy.newer_payload_retry_s)
-
-
-@contextmanager
-def requeued_if_unreachable(subject: str) -> Iterator[None]:
-    """Requeue the message when Redis cannot be reached: it is delivered again."""
-    try:
-        yield
-    except (QueueUnavailableError, OperationalError) as error:
-        log.warning("%s goes back to the queue: %s", subject, error)
-        raise Reject(error, requeue=True) from error
 
 
 def unless_stopping(call: Callable[[], T]) -> T:
@@ -115,24 +93,40 @@ def unless_stopping(call: Callable[[], T]) -> T:
 
 @contextmanager
 def recording_end(
-    ticket: str, end: Callable[[str, ProviderUploadsError], ProviderUploadsError]
+    task: Task[Any, Any],
+    ticket: str,
+    end: Callable[[str, ProviderUploadsError], ProviderUploadsError],
 ) -> Iterator[None]:
     """End an upload or a question whose task raises: the ledger first, then Celery's result.
 
     ``end`` records the error and returns the one that counts. A worker that dies in between leaves
-    its message behind, and whoever gets that repeats what is missing.
+    its message behind, and whoever gets that repeats what is missing. What brings a message back
+    is no end (``tasks.later``).
     """
-    with requeued_if_unreachable(ticket):
-        try:
-            yield
-        except (Ignore, Reject, Retry, QueueUnavailableError, OperationalError):
-            raise
-        except ProviderUploadsError as error:
+    try:
+        yield
+    except (Ignore, Reject, Retry, QueueUnavailableError, OperationalError):
+        raise
+    except NewerPayloadError as error:
+        if outwaited(task, error):
             raise end(ticket, error) from None
-        except Exception as error:  # a fault of ours must not leave an upload that never ends
-            log.exception("%s failed unexpectedly", ticket)
-            unexpected = UnexpectedError(type(error).__name__, str(error))
-            raise end(ticket, unexpected) from error
+        note_newer(ticket, error)
+        raise
+    except ProviderUploadsError as error:
+        raise end(ticket, error) from None
+    except Exception as error:  # a fault of ours must not leave an upload that never ends
+        log.exception("%s failed unexpectedly", ticket)
+        unexpected = UnexpectedError(type(error).__name__, str(error))
+        raise end(ticket, unexpected) from error
+
+
+def note_newer(ticket: str, error: NewerPayloadError) -> None:
+    """Say in an upload's status that it waits for a newer worker.
+
+    Once: each note renews the row, which is not to outlive its three days.
+    """
+    if not returns.has(ticket, "noted") and ledger().note(ticket, str(error)):
+        returns.first(ticket, "noted")
 
 
 def end_upload(ticket: str, error: ProviderUploadsError) -> ProviderUploadsError:
@@ -144,6 +138,8 @@ def end_upload(ticket: str, error: ProviderUploadsError) -> ProviderUploadsError
     The deletion is sent here and not as an errback: Celery sends errbacks as a group, whose result
     the worker then subscribes to, and a stopping worker waits 20 s for that subscription.
     """
+    if isinstance(error, FileGoneError):
+        error = _with_keys(ticket, error)
     if not ledger().failed(ticket, error):
         error = _recorded_error(ticket, error)
     if isinstance(error, UploadCancelledError):
@@ -154,6 +150,53 @@ def end_upload(ticket: str, error: ProviderUploadsError) -> ProviderUploadsError
         canvases.clean_up(ticket).apply_async()
     else:
         _release_storage(ticket)
+    if ledger().notifies(ticket):
+        canvases.notify(ticket).apply_async()
+    return error
+
+
+def _with_keys(ticket: str, error: FileGoneError) -> FileGoneError:
+    """Say that the file may be another key's, where the workers have several for one profile."""
+    with suppress(UnknownTicketError, NewerPayloadError, UnreadableStateError):
+        profile = ledger().read(ticket).request.profile
+        keys = published_keys(ledger(), profile)
+        if len(keys) > 1:
+            hint = (
+                f"Workers have different keys for profile {profile} (fingerprints: "
+                f"{', '.join(keys)}): set one for all."
+            )
+            said = (error.operation, error.http_status, error.status, error.message)
+            return FileGoneError(*said, hint)
+    return error
+
+
+def result_of(row: UploadState) -> dict[str, Any]:
+    """Return an ended upload's result, for the first time or once more, and tell of it."""
+    if row.stage is not Stage.ACTIVE:
+        raise row.failure()
+    if row.request.notify:
+        canvases.notify(row.request.upload_id).apply_async()
+    return row.result().model_dump(mode="json")
+
+
+def stored(task: Task[Any, Any], row: UploadState, file: ProviderFile, at: float) -> StoredResult:
+    """Return the result of an upload that ends at ``at``, as Celery stores it."""
+    result = row.activated(file, at).result().model_dump(mode="json")
+    backend: Any = task.backend
+    found: StoredResult = backend.success(str(task.request.id), result, task.request)
+    return found
+
+
+def is_stored(task: Task[Any, Any]) -> None:
+    """Take note that a task's result is stored: Celery need not do that once more."""
+    task.request.ignore_result = True
+
+
+def end_question(ticket: str, error: ProviderUploadsError) -> ProviderUploadsError:
+    """Record a question's bad end, and tell of it; return the error."""
+    questions().failed(ticket, error)
+    if questions().notifies(ticket):
+        canvases.notify(ticket).apply_async()
     return error
 
 

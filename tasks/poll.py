@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Any
 
 from celery import Task
@@ -18,54 +19,86 @@ from provider_uploads.errors import (
     UploadInactiveError,
 )
 from provider_uploads.fleet.tiers import Work
+from provider_uploads.ledger.parked import claim_seen
 from provider_uploads.ledger.state import ClaimResult, UploadState
+from provider_uploads.ledger.uploads import Finish
+from provider_uploads.messages import PARKED, poll_shown
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.schemas import ProviderFile, Stage
 from tasks.admission import cool_down_on_429, permit_or_retry
+from tasks.arguments import Ticket
 from tasks.celery import app
 from tasks.connections import ledger, provider, through_breaker
-from tasks.outcomes import end_upload, recording_end, retry_later
+from tasks.later import retry_later
+from tasks.outcomes import (
+    asked_for_s,
+    end_upload,
+    is_stored,
+    recording_end,
+    result_of,
+    stored,
+)
+from tasks.waiting import park_among_many
 
 
 @app.task(name=protocol.POLL, bind=True)
 def poll_until_active(
-    self: Task[Any, Any], upload_id: str, profile: str = DEFAULT_PROFILE, turn: str = ""
+    self: Task[Any, Any], upload_id: Ticket, profile: str = DEFAULT_PROFILE, turn: str = ""
 ) -> dict[str, Any]:
     """Poll once: ACTIVE is the result, FAILED an error, and anything else means another poll.
 
     The deadline is absolute. A poll that comes late still counts: ACTIVE wins over the clock.
-    ``turn`` is the token of a permit that was reserved for this poll.
+    ``turn`` is the token of a permit that was reserved for this poll, or says that it was parked:
+    then a watcher may just have seen the file, and nothing is asked.
     """
-    with recording_end(upload_id, end_upload):
-        token = permit_or_retry(
-            self,
-            Work.POLL,
-            profile,
-            turn,
-            upload_id=upload_id,
-            left_s=lambda: _left_s(upload_id),
-        )
+    with recording_end(self, upload_id, end_upload):
+        attempt = self.request.retries
         tag = str((self.request.properties or {})["delivery_tag"])
-        claim, now, row = ledger().claim_poll(upload_id, self.request.retries, tag)
+        seen = None
+        if turn == PARKED:
+            seen = ledger().run(claim_seen(upload_id, attempt, tag))
+        if seen is not None:
+            claim, now, row = seen.claim, seen.now, seen.row
+        else:
+            token = permit_or_retry(
+                self,
+                Work.POLL,
+                profile,
+                "" if turn == PARKED else turn,
+                upload_id=upload_id,
+                left_s=lambda: _left_s(upload_id),
+            )
+            claim, now, row = ledger().claim_poll(upload_id, attempt, tag)
+        claimed_at = time.monotonic()
         if claim is ClaimResult.STALE:
             raise Ignore
         if claim is ClaimResult.ANSWER:
-            return _answer(row)
+            return result_of(row)
         left_s = (row.deadline_at or 0.0) - now
-        file, error = _poll(row, token, last=left_s <= 0)
+        file: ProviderFile | None
+        error: TransientError | None
+        if seen is not None:
+            file, error = _known(row, seen.file), None
+        else:
+            file, error = _poll(row, token, last=left_s <= 0)
         if file is not None and file.state == Stage.ACTIVE:
-            ended = ledger().active(row, file)
-            # None: cancelled at the last moment.
-            return _answer(ended or ledger().read(upload_id))
+            at = now + time.monotonic() - claimed_at
+            ended = ledger().active(row, file, Finish(at, result=stored(self, row, file, at)))
+            if ended is None:  # cancelled at the last moment
+                return result_of(ledger().read(upload_id))
+            is_stored(self)
+            return result_of(ended)
         if file is not None and file.failed:
             raise UploadFailedError(file.name, file.state, file.error, file.provider)
         if left_s <= 0:
             raise _timed_out(row, file, error)
         wait_s = row.request.poll_policy.backoff.delay(self.request.retries + 1)
         if error is not None:
-            wait_s = max(wait_s, error.retry_after_s or 0.0)
+            wait_s = max(wait_s, asked_for_s(error))
+        park_among_many(self, row, wait_s)
         # The last poll comes just after the deadline, however long the next wait would be.
-        return retry_later(self, min(wait_s, left_s + SHORTEST_S))
+        shown = poll_shown(row.request.source, self.request.retries + 1)
+        return retry_later(self, min(wait_s, left_s + SHORTEST_S), shown=shown)
 
 
 def _left_s(upload_id: str) -> float:
@@ -90,7 +123,12 @@ def _poll(
             file = provider(profile).get(row.file.name if row.file else row.name)
     except TransientError as error:
         return None, error
-    return row.file.updated(file) if row.file else file, None
+    return _known(row, file), None
+
+
+def _known(row: UploadState, file: ProviderFile) -> ProviderFile:
+    """Return a file with what was known of it before."""
+    return row.file.updated(file) if row.file else file
 
 
 def _timed_out(
@@ -105,9 +143,3 @@ def _timed_out(
         str(error) if error else "",
         row.file.provider if row.file else "google",
     )
-
-
-def _answer(row: UploadState) -> dict[str, Any]:
-    if row.stage is Stage.ACTIVE:
-        return row.result().model_dump(mode="json")
-    raise row.failure()

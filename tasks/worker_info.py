@@ -6,6 +6,7 @@ from typing import Any
 
 from celery.worker.control import inspect_command
 
+from config.policy import Policy
 from config.tiers import tier_of
 from provider_uploads import protocol
 from provider_uploads.fleet.worker_info import describe_worker
@@ -22,4 +23,5 @@ def worker_info(state: Any, **_: Any) -> dict[str, Any]:
         state.consumer.controller.concurrency,
         app.conf.broker_transport_options["visibility_timeout"],
         (f"{name}: {tier_of(name).name}" for name in settings().profile_names),
+        Policy.model_fields,
     ).model_dump(mode="json")

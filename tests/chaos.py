@@ -15,7 +15,7 @@ from typing import Any
 
 from provider_uploads import QueueUnavailableError, Stage, UploadQueue, protocol
 from provider_uploads.emulator import LocalGemini
-from provider_uploads.ledger.uploads import OPEN_KEY
+from provider_uploads.ledger.upload_steps import OPEN_KEY
 from provider_uploads.schemas import UploadStatus
 from tests.accounts import Account, Logs
 from tests.nodes import Process, RedisProcess, WorkerProcess, wait_until
@@ -212,6 +212,7 @@ class House:
                 and hashes.get(one.id or "") != self.submitted[one.ticket].sha256
             )
         ]
+        self._assert_no_secret()
         left = [*self._left_behind(expected)]
         print(f"seed {self.seed}; lost: {lost[:5]}; left behind: {left[:5]}")
         counters, logs = self.gemini.counters(), Logs(self.workers)
@@ -234,6 +235,17 @@ class House:
             slowest_s=takeovers_s[-1] if takeovers_s else None,
             remark=remark,
         )
+
+    def _assert_no_secret(self) -> None:
+        """Neither the key nor a session's URL is in a log or in a result of Celery's."""
+        with self.redis.client as client:
+            results = [str(client.get(key)) for key in client.scan_iter("*celery-task-meta-*")]
+        texts = [*(worker.logs() for worker in self.workers), *results]
+        for text in texts:
+            assert self._env["GEMINI_API_KEY"] not in text
+            assert "upload_protocol=" not in text
+        size = sum(map(len, texts))
+        print(f"no secret in {size:,} characters of logs and {len(results):,} results")
 
     def _left_behind(self, expected: Mapping[str, Stage]) -> Iterator[str]:
         """What somebody would still have to clear away."""

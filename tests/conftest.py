@@ -58,6 +58,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--tiers", action="store_true", help="run tests/test_fleet_limits.py, a quarter of an hour"
     )
+    parser.addoption(
+        "--fuzz", action="store_true", help="run tests/test_emulator_fuzz.py for two minutes"
+    )
     parser.addoption("--chaos-seed", type=int, default=1, help="what tests/test_chaos.py draws")
 
 

@@ -219,6 +219,11 @@ class WorkerProcess(ProcessContainer, CeleryWorkerContainer):
             *args,
         ]
 
+    @property
+    def node_name(self) -> str:
+        """Celery's name of it."""
+        return f"{self.worker_name()}@{self._container.id[:12]}"
+
     @classmethod
     def worker_queue(cls) -> str:
         return protocol.CONTROL_QUEUE

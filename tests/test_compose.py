@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
@@ -110,12 +111,43 @@ class TestCompose:
         assert service["profiles"] == ["local"]
         program, command, *options = shlex.split(service["command"])
         assert program == "provider-uploads"
-        given = cli.commands[command].make_context(command, options).params
+        found = cli.get_command(click.Context(cli), command)
+        assert found
+        given = found.make_context(command, options).params
         assert given["host"] == "0.0.0.0"
         assert service["ports"][0].endswith(f":{given['port']}")
         assert f"BASE_URL=http://local-gemini:{given['port']} " in (
             HOME / "docker-compose.yml"
         ).read_text().replace("\n", " ")
+
+    def test_what_make_knows_is_kept_for_later_commands(self, tmp_path: Path) -> None:
+        def run(**env: str) -> str:
+            done = subprocess.run(
+                ["sh", str(HOME / "config" / "compose_env.sh")],
+                env={"PATH": os.environ["PATH"], **env},
+                cwd=tmp_path,
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+            return done.stdout
+
+        said = run()
+        written = (tmp_path / ".env").read_text()
+        known = dict(line.split("=", 1) for line in written.splitlines() if line[0] != "#")
+        assert (tmp_path / ".env").stat().st_mode & 0o077 == 0
+        assert known["PROVIDER_UPLOADS_FLOWER_AUTH"] in said
+        assert known["PROVIDER_UPLOADS_FILES"] == str(tmp_path / "files")
+        assert known["COMPOSE_PROFILES"] == "local"
+        assert (tmp_path / "files").is_dir()
+        variables = set(re.findall(r"\$\{(\w+)", (HOME / "docker-compose.yml").read_text()))
+        assert set(known) - {"COMPOSE_PROFILES"} <= variables
+        run()
+        assert (tmp_path / ".env").read_text() == written, "the second time changes nothing"
+
+        (tmp_path / ".env").write_text("GEMINI_API_KEY=k\n")
+        assert "local Gemini" not in run(PROVIDER_UPLOADS_TIER="tier_1")
+        assert "COMPOSE_PROFILES" not in (tmp_path / ".env").read_text()
 
     def test_one_service_builds_the_image_and_nobody_pulls_it(self, services: Services) -> None:
         ours = {name: s for name, s in services.items() if s["image"] == "provider-uploads"}

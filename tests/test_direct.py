@@ -25,6 +25,7 @@ from provider_uploads import (
 )
 from provider_uploads.direct import apreupload_and_wait_active
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
+from provider_uploads.emulator.config import GOOGLE_URI
 from provider_uploads.errors import (
     InvalidCredentialsError,
     InvalidRequestError,
@@ -51,7 +52,7 @@ def here(gemini: LocalGemini, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_guides_two_calls(gemini: LocalGemini, make_file: Callable[..., Path]) -> None:
     path = make_file("sample.mp3", 5000)
     uri = preupload_and_wait_active(path, timeout_s=60.0)
-    assert uri.startswith(f"{gemini.url}/v1beta/files/pu-")
+    assert uri.startswith(f"{GOOGLE_URI}/v1beta/files/pu-")
     res = upload_and_wait_active(str(path), timeout_s=90.0, cleanup_on_timeout=True)
     assert (res.provider, res.state) == ("google", "ACTIVE")
     assert res.id.startswith("files/pu-")

@@ -18,8 +18,9 @@ import pytest
 
 from provider_uploads.local.samples import make_samples
 from provider_uploads.local.stack import Stack, StackOptions
-from tests.nodes import ROOT, free_port
+from tests.nodes import ROOT, Process, free_port, wait_until
 from tests.origins import S3, Origin, whole
+from tests.receiver import SECRET
 from tests.test_stack import ctrl_c_works
 
 pytestmark = pytest.mark.slow
@@ -53,8 +54,12 @@ def console(command: str) -> list[str]:
 
 def masked(line: str) -> str:
     """Return a line without what differs from run to run: ids, ports, times, widths, URIs."""
-    line = re.sub(r"http://127\.0\.0\.1:\d+/\S*", "URI", line)  # folded at the terminal's width
+    uri = r"(?:http://127\.0\.0\.1:\d+|https://generativelanguage\.googleapis\.com)/\S*"
+    line = re.sub(uri, "URI", line)  # folded at the terminal's width
+    line = re.sub(r"^([0-9a-f]{32}  )/\S*/", r"\1FOLDER/", line)
+    line = re.sub(r"provider-uploads-\w+/env", "provider-uploads-ID/env", line)
     line = re.sub(r"files/pu-[0-9a-f]{32}", "files/ID", line)
+    line = re.sub(r"\b[0-9a-f]{32}\b", "ID", line)
     line = re.sub(r"\d+(\.\d+)?", "N", line)
     return re.sub(r"(\s|─)+", " ", line).strip()
 
@@ -112,13 +117,42 @@ def environment(
     origin.always = whole(report.read_bytes())
     s3_server.put("bucket/sunset.png", (folder / "sunset.png").read_bytes())
     with pytest.MonkeyPatch.context() as patch:
-        for name, value in switched_on.items():
+        for name, value in {**switched_on, **told()}.items():
             patch.setenv(name, value)
         yield from _stack(folder, report)
 
 
+def told() -> dict[str, str]:
+    """What the stack's workers know of the pages' host applications."""
+    redis, web = free_port(), free_port()
+    return {
+        "REDIS_PORT": str(redis),
+        "SHOP_REDIS": f"redis://127.0.0.1:{redis}",
+        "PROVIDER_UPLOADS_BROKERS__SHOP__URL": f"redis://127.0.0.1:{redis}/1",
+        "PORT": str(web),
+        "SECRET": SECRET,
+        "PROVIDER_UPLOADS_CALLBACKS__ORDERS__URL": f"http://127.0.0.1:{web}/hooks",
+        "PROVIDER_UPLOADS_CALLBACKS__ORDERS__SECRET": SECRET,
+    }
+
+
+@pytest.fixture(scope="module")
+def shop(environment: tuple[Path, dict[str, str]]) -> Iterator[None]:
+    """The worker of examples/celery, whose module the pages import."""
+    folder, env = environment
+    shutil.copy(ROOT / "examples" / "celery" / "shop.py", folder)
+    argv = [sys.executable, "-m", "celery", "-A", "shop", "worker", "-P", "threads"]
+    worker = Process([*argv, "-l", "INFO"], name="shop", folder=folder, env=env)
+    wait_until(lambda: b" ready." in worker.logs(), "the shop's worker is ready")
+    yield
+    worker.stop()
+
+
 def _stack(folder: Path, report: Path) -> Iterator[tuple[Path, dict[str, str]]]:
-    with Stack(StackOptions(redis_port=0, processing_s=1, roots=(folder.resolve(),))) as stack:
+    options = StackOptions(
+        redis_port=int(os.environ["REDIS_PORT"]), processing_s=1, roots=(folder.resolve(),)
+    )
+    with Stack(options) as stack:
         scripts = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
         env = {
             **os.environ,
@@ -197,11 +231,17 @@ def test_the_command_line(environment: tuple[Path, dict[str, str]]) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_a_page_of_the_docs(page: Path, environment: tuple[Path, dict[str, str]]) -> None:
+def test_a_page_of_the_docs(
+    page: Path, environment: tuple[Path, dict[str, str]], request: pytest.FixtureRequest
+) -> None:
     """Every command and every program on it runs and prints what is shown."""
     folder, env = environment
+    if "from shop import" in page.read_text():
+        request.getfixturevalue("shop")
     found = iter(blocks(page.read_text()))
     for block in found:
+        if block.language in {"sh", "ini"}:  # settings
+            continue
         if block.language == "console":
             command, _, shown = block.text.removeprefix("$ ").partition("\n")
         else:
@@ -211,6 +251,18 @@ def test_a_page_of_the_docs(page: Path, environment: tuple[Path, dict[str, str]]
             assert text.language == "text"
             shown = text.text
         assert_shows(shown.splitlines(), run(command, folder, env))
+
+
+@pytest.mark.parametrize("name", ["celery"])
+def test_an_example(name: str) -> None:
+    """Its one command prints what its README shows."""
+    folder = ROOT / "examples" / name
+    command, shown = re.search(  # type: ignore[union-attr]
+        r"^```console\n\$ (.*?)\n(.*?)^```$", (folder / "README.md").read_text(), re.S | re.M
+    ).groups()
+    env = {**os.environ, "PROVIDER_UPLOADS_ENV_FILE": ""}
+    env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env["PATH"]])
+    assert_shows(shown.splitlines(), run(command, folder, env))
 
 
 def test_up(environment: tuple[Path, dict[str, str]]) -> None:

@@ -22,7 +22,8 @@ from rich.console import Console
 
 from provider_uploads import UploadQueue, protocol
 from provider_uploads.backoff import Backoff
-from provider_uploads.cli import display, main
+from provider_uploads.cli import main
+from provider_uploads.cli.doctor import report
 from provider_uploads.doctor import CHECKS, Check, Examination, Verdict, examine, fleet
 from provider_uploads.doctor.check import failure, note, ok, warning
 from provider_uploads.doctor.clock import Skew
@@ -33,6 +34,7 @@ from provider_uploads.doctor.work import queue_of
 from provider_uploads.doctor.workers import agreement_in, alive_in, clocks_of, renewal_in
 from provider_uploads.emulator import EmulatorConfig, LocalGemini
 from provider_uploads.fleet.breaker import Breaker
+from provider_uploads.fleet.items import ITEMS
 from provider_uploads.fleet.limits import Limits
 from provider_uploads.fleet.queues import Queues
 from provider_uploads.fleet.tiers import Work
@@ -483,6 +485,18 @@ class TestWork:
             client.hset(row, "note", "attempt 2 of 10 failed")
             assert line("uploads").says.endswith("attempt 2 of 10 failed")
 
+    def test_a_batch_that_waits_for_long(self, alone: RedisProcess) -> None:
+        assert line("batches").says == "none waits to begin; 0 under way or being cleaned up"
+        with UploadQueue() as queue, alone.client as client:
+            ticket = queue.batch([{"contents": "Hi"}], model="gemini-2.5-flash")
+            assert line("batches").verdict is OK
+            row = f"{protocol.KEY_PREFIX}batch:{ticket}"
+            client.hset(row, "queued_at", time.time() - 3600)
+            client.hset(row, "note", "waits: all 100 batch jobs of the account are taken")
+            waits = line("batches")
+            assert waits.verdict is WARNING
+            assert f"{ticket}, for 60 min: waits: all 100" in waits.says
+
     def test_what_gone_workers_left(self, alone: RedisProcess) -> None:
         with alone.client as client:
             client.hset(f"{protocol.KEY_PREFIX}unacked", "tag", "[]")
@@ -492,17 +506,16 @@ class TestWork:
     def test_the_sweep(self, alone: RedisProcess) -> None:
         never = line("sweep")
         assert never.verdict is WARNING
-        assert "celery -A tasks beat" in never.remedy
+        assert "provider-uploads beat" in never.remedy
         ledger = Ledger(alone.url)
-        with UploadQueue() as queue:
-            sweep = Sweep(ledger, queue._publisher.app, lambda message: None, quiet_s=60)
-            sweep.done(every_s=60)
-            assert line("sweep").verdict is OK
-            sweep.done(every_s=0.01)
-            wait_until(lambda: line("sweep").verdict is WARNING, "it is late")
-            assert "one is due every 0.01 s" in line("sweep").says
-            with sweep.alone(20):
-                assert line("sweep").says.endswith("one is under way")
+        sweep = Sweep(ledger, ITEMS, lambda message: None, quiet_s=60)
+        sweep.done(every_s=60)
+        assert line("sweep").verdict is OK
+        sweep.done(every_s=0.01)
+        wait_until(lambda: line("sweep").verdict is WARNING, "it is late")
+        assert "one is due every 0.01 s" in line("sweep").says
+        with sweep.alone(20):
+            assert line("sweep").says.endswith("one is under way")
         ledger.close()
 
     def test_an_outage(self, inside: House) -> None:
@@ -717,7 +730,7 @@ class TestExamining:
             ok("d", ""),
         ]
         screen = Console(file=io.StringIO(), record=True, width=60, highlight=False)
-        screen.print(display.examination(Examination.of(checks)))
+        screen.print(report(Examination.of(checks)))
         assert [row.rstrip() for row in screen.export_text().splitlines()] == [
             "warning  a [b]  line\N{REPLACEMENT CHARACTER}[31m",
             "                → Do it.",

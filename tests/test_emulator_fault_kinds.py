@@ -13,6 +13,9 @@ import pytest
 
 from provider_uploads.emulator import EmulatorConfig, LocalGemini, Operation
 from provider_uploads.emulator.fault_kinds import RULES
+from tests.batch_requests import batch_request
+
+pytestmark = pytest.mark.slow
 
 KEY = {"x-goog-api-key": "a-key"}
 OPERATIONS = [str(operation) for operation in Operation]
@@ -92,11 +95,20 @@ def requests_of(client: httpx2.Client, operation: str) -> Callable[[], httpx2.Re
     if operation in ("get", "delete"):
         name = make_file(client)["name"]
         return lambda: client.request(operation.upper(), f"/v1/{name}")
+    if "batch" in operation or operation == "webhook":
+        return batch_request(client, operation)
     return {
         "start": lambda: client.post("/upload/v1/files", headers=start, json={"file": {}}),
         "list": lambda: client.get("/v1/files"),
         "register": lambda: client.post("/v1/files:register", headers=bearer, json=uris),
-        "generate": lambda: client.post("/v1/models/gemini-x:generateContent", json=body),
+        "generate": lambda: client.post("/v1/models/gemini-2.5-flash:generateContent", json=body),
+        "models": lambda: client.get("/v1/models"),
+        "search": lambda: client.get("/v1/fileSearchStores"),
+        "cache": lambda: client.get("/v1/cachedContents"),
+        "count": lambda: client.post("/v1/models/gemini-2.5-flash:countTokens", json=body),
+        "embed": lambda: client.post(
+            "/v1/models/gemini-embedding-001:embedContent", json={"content": body["contents"][0]}
+        ),
     }[operation]
 
 
@@ -231,7 +243,7 @@ def test_who_does_not_wait_for_a_stalled_server_finds_nothing_done(
             {"get": "GET", "delete": "DELETE"}.get(operation, "POST"),
             path.get(operation, "/v1/files/none"),
             headers=bearer,
-            json={"uris": ["gs://b/o"]},
+            json={"uris": ["gs://b/o"]} if operation == "register" else {},
             timeout=0.2,
         )
     wait_until(lambda: gemini.counters()["operations"][operation]["by_status"] != {})
@@ -331,7 +343,7 @@ def test_an_early_final_truncates(
     gemini.order_fault("upload", "early_final", after_bytes=after_bytes)
     reply = send(client, url, command, DATA)
     assert (reply.status_code, reply.headers["x-goog-upload-status"]) == (200, "final")
-    assert reply.json()["file"]["sizeBytes"] == str(kept)
+    assert reply.json()["file"].get("sizeBytes", "0") == str(kept)
     assert stored(gemini) == DATA[:kept]
     assert send(client, url, "query").json() == reply.json()
     again = send(client, url, "upload, finalize", DATA, offset=kept)
@@ -380,7 +392,7 @@ def test_after_an_active_error_a_query_tells_the_truth(
     assert (reply.status_code, reply.headers["x-goog-upload-status"]) == (503, "active")
     assert received(client, url) == 0
     beyond = send(client, url, "upload, finalize", DATA[400_001:], offset=400_001)
-    assert (beyond.status_code, beyond.headers["x-goog-upload-status"]) == (400, "final")
+    assert (beyond.status_code, beyond.headers["x-goog-upload-status"]) == (400, "active")
     assert send(client, url, "upload, finalize", DATA).status_code == 200
     assert stored(gemini) == DATA
 

@@ -15,6 +15,7 @@ from provider_uploads.emulator import (
     LocalGemini,
     Operation,
 )
+from tests.batch_requests import batch_request
 
 KEY = {"x-goog-api-key": "a-key"}
 
@@ -62,11 +63,21 @@ def call(client: httpx2.Client, operation: str) -> httpx2.Response:
         return client.post("/v1/files:register", headers=bearer, json={"uris": ["gs://b/o"]})
     if operation == "download":
         return client.get("/v1/files/none:download?alt=media")
-    if operation == "generate":
-        body = {"contents": [{"parts": [{"text": "hello"}]}]}
-        return client.post("/v1/models/gemini-x:generateContent", json=body)
+    content = {"parts": [{"text": "hello"}]}
+    if operation == "embed":
+        url = "/v1/models/gemini-embedding-001:embedContent"
+        return client.post(url, json={"content": content})
+    if operation in ("generate", "count"):
+        method = "generateContent" if operation == "generate" else "countTokens"
+        url = f"/v1/models/gemini-2.5-flash:{method}"
+        return client.post(url, json={"contents": [content]})
+    lists = {"models": "models", "search": "fileSearchStores", "cache": "cachedContents"}
+    if operation in lists:
+        return client.get(f"/v1/{lists[operation]}")
     if operation in ("get", "delete"):
         return client.request(operation.upper(), "/v1/files/none")
+    if "batch" in operation or operation == "webhook":
+        return batch_request(client, operation)()
     url = start(client).headers["x-goog-upload-url"]
     return send(client, url, "upload, finalize" if operation == "upload" else operation)
 
@@ -304,16 +315,10 @@ def test_counters_tell_what_was_seen(client: httpx2.Client, gemini: LocalGemini)
     counters = client.get("/_emulator/counters").json()
     assert counters == gemini.counters()
     assert counters["operations"] == {
+        **{operation: {"requests": 0, "by_status": {}} for operation in OPERATIONS},
         "start": {"requests": 2, "by_status": {"200": 2}},
         "upload": {"requests": 1, "by_status": {"200": 1}},
-        "query": {"requests": 0, "by_status": {}},
-        "cancel": {"requests": 0, "by_status": {}},
         "get": {"requests": 1, "by_status": {"403": 1}},
-        "list": {"requests": 0, "by_status": {}},
-        "delete": {"requests": 0, "by_status": {}},
-        "register": {"requests": 0, "by_status": {}},
-        "download": {"requests": 0, "by_status": {}},
-        "generate": {"requests": 0, "by_status": {}},
     }
     assert (counters["bytes_received"], counters["bytes_stored"]) == (5, 5)
     assert (counters["files_made"], counters["sessions_open"]) == (1, 1)

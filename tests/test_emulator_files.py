@@ -81,12 +81,12 @@ def test_every_field_of_a_file(client: httpx2.Client, gemini: LocalGemini) -> No
         "updateTime": "2025-06-15T15:06:40.000000Z",
         "expirationTime": "2025-06-17T15:06:39.995000000Z",
         "sha256Hash": base64.b64encode(hex_text.encode()).decode(),
-        "uri": f"{gemini.url}/v1beta/files/x1",
+        "uri": "https://generativelanguage.googleapis.com/v1beta/files/x1",
         "state": "ACTIVE",
         "source": "UPLOADED",
     }
     assert client.get("/v1/files/x1").json() == file
-    assert client.get(file["uri"]).json() == file
+    assert client.get("/v1beta/files/x1").json() == file
 
 
 def test_fields_that_are_not_set_are_absent(client: httpx2.Client) -> None:
@@ -104,11 +104,26 @@ def test_hash_can_be_base64_of_the_raw_digest() -> None:
     assert base64.b64decode(file["sha256Hash"]) == hashlib.sha256(b"hello").digest()
 
 
-def test_uri_is_made_from_the_host_that_was_asked(client: httpx2.Client) -> None:
-    upload(client, name="files/x1")
-    headers = {"Host": "proxy.example", "X-Forwarded-Proto": "https"}
-    uri = client.get("/v1/files/x1", headers=headers).json()["uri"]
-    assert uri == "https://proxy.example/v1beta/files/x1"
+@pytest.mark.parametrize(
+    ("public_uri", "uri"),
+    [
+        ("", "https://proxy.example/v1beta/files/x1"),
+        ("http://gemini.test:81/", "http://gemini.test:81/v1beta/files/x1"),
+        (None, "https://generativelanguage.googleapis.com/v1beta/files/x1"),
+    ],
+)
+def test_a_uri_is_googles_unless_another_is_wanted(public_uri: str | None, uri: str) -> None:
+    config = EmulatorConfig() if public_uri is None else EmulatorConfig(public_uri=public_uri)
+    with LocalGemini(config) as gemini, httpx2.Client(base_url=gemini.url, headers=KEY) as client:
+        upload(client, name="files/x1")
+        headers = {"Host": "proxy.example", "X-Forwarded-Proto": "https"}
+        assert client.get("/v1/files/x1", headers=headers).json()["uri"] == uri
+
+
+@pytest.mark.parametrize("public_uri", ["gemini.test", "ftp://a", "http://a/?b", "https://a b"])
+def test_a_public_uri_is_a_url(public_uri: str) -> None:
+    with pytest.raises(ValueError, match="public_uri is a URL"):
+        EmulatorConfig(public_uri=public_uri)
 
 
 def test_times_are_the_real_ones() -> None:
@@ -256,7 +271,7 @@ def test_a_bad_page_is_refused(client: httpx2.Client, query: str) -> None:
         ("GET", "/v1/files/"),
         ("PATCH", "/v1/files/x"),
         ("GET", "/v1/files/x:fly"),
-        ("POST", "/v1/files"),
+        ("PUT", "/v1/files"),
         ("POST", "/v1/files/x:download"),
         ("GET", "/v1/files:register"),
         ("POST", "/v1/models/m:generateContent"),

@@ -115,7 +115,7 @@ def refusal(reply: httpx2.Response) -> tuple[int, int, str]:
         ("GET", "/genai/v1beta/files/x:download?alt=media"),
         ("GET", "/genai/download/v1beta/files/x:download"),
         ("PATCH", "/genai/v1beta/files/x"),
-        ("POST", "/genai/v1/models/gemini-x:generateContent"),
+        ("POST", "/genai/v1/models/gemini-2.5-flash:generateContent"),
     ],
 )
 def test_only_v1beta_and_only_files(client: httpx2.Client, method: str, path: str) -> None:
@@ -175,9 +175,9 @@ def test_a_file_at_gemini_is_a_file_of_the_service(
         "createTime": made["createTime"],
         "expirationTime": made["expirationTime"],
         "state": "ACTIVE",
-        "uri": f"{gemini.url}/v1beta/{made['name']}",
+        "uri": f"https://generativelanguage.googleapis.com/v1beta/{made['name']}",
     }
-    plain = client.get(made["uri"]).json()
+    plain = client.get(f"{gemini.url}/v1beta/{made['name']}").json()
     assert (plain["name"], plain["displayName"]) == (made["name"], "in.jsonl")
     assert (plain["mimeType"], plain["source"]) == ("application/octet-stream", "UPLOADED")
     assert plain["sha256Hash"]
@@ -459,7 +459,7 @@ def test_generate_refusals(client: httpx2.Client) -> None:
     assert refusal(ask("openai/gpt-4o", {"text": "x"}))[:2] == (400, 500)
     assert refusal(ask("gpt-4o", {"text": "x"}))[0] == 404
     # The type was lost on the way to Gemini: no model reads it.
-    lost = ask("gemini-x", {"fileData": {"fileUri": upload(client)["uri"]}})
+    lost = ask("gemini-2.5-flash", {"fileData": {"fileUri": upload(client)["uri"]}})
     assert refusal(lost) == (400, 400, "Unsupported MIME type: application/octet-stream")
 
 

@@ -130,7 +130,7 @@ def test_other_schemes_are_refused_and_nothing_is_registered(
 def test_only_what_was_registered_can_be_asked_about(client: httpx2.Client) -> None:
     register(client, "gs://b/o.txt")
     body = {"contents": [{"parts": [{"fileData": {"fileUri": "gs://b/o.txt"}}]}]}
-    url = "/v1/models/gemini-x:generateContent"
+    url = "/v1/models/gemini-2.5-flash:generateContent"
     assert client.post(url, json=body).status_code == 200
     other = client.post(url, json=body, headers={"x-goog-api-key": "other"})
     assert refusal(other) == (403, "PERMISSION_DENIED")

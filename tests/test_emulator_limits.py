@@ -294,7 +294,7 @@ def test_every_operation_can_be_limited_also_through_the_gateway() -> None:
     body = {"contents": [{"parts": [{"text": "hello"}]}]}
     with limited(requests_per_minute=limits) as gemini, as_key(gemini) as client:
         for prefix in ("/v1", "/genai/v1beta"):
-            model = f"{prefix}/models/gemini-x:generateContent"
+            model = f"{prefix}/models/gemini-2.5-flash:generateContent"
             for _ in range(2):
                 client.get(f"{prefix}/files")
                 client.get(f"{prefix}/files/x")

@@ -1,5 +1,6 @@
 """The doors: an ASGI app, a context manager, a foreground server."""
 
+import json
 import os
 import re
 import signal
@@ -28,6 +29,7 @@ def test_public_names() -> None:
         "LocalGemini",
         "serve",
         "EmulatorConfig",
+        "BatchConfig",
         "Operation",
         "FaultKind",
         "Fault",
@@ -174,3 +176,69 @@ def test_a_large_upload_needs_little_memory(tmp_path: Path) -> None:
         reply = client.post(session, headers=command, content=(block for _ in range(size // MIB)))
         assert reply.json()["file"]["sizeBytes"] == str(size)
         assert peak_kib() - before_kib < 16 * 1024
+
+
+# --- what every client gets ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"nonsense\r\n\r\n",
+        b"GET /v1/files HTTP/1.1\r\nno colon here\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+)
+def test_malformed_http_is_answered_in_json(text: bytes) -> None:
+    with LocalGemini() as gemini:
+        port = int(gemini.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+            connection.sendall(text + b"\r\n\r\n")
+            answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request")
+    error = json.loads(body)["error"]
+    assert (error["code"], error["status"]) == (400, "INVALID_ARGUMENT")
+
+
+@pytest.mark.parametrize("path", ["/", "/nothing", "/v9/files", "/genai/nothing", "/_emulator/x"])
+def test_unknown_paths_are_answered_in_json(path: str) -> None:
+    with LocalGemini() as gemini:
+        reply = httpx2.request("POST", f"{gemini.url}{path}")
+    assert (reply.status_code, reply.json()["error"]["code"]) == (404, 404)
+
+
+def test_the_control_endpoints_are_listed() -> None:
+    with LocalGemini() as gemini, httpx2.Client(base_url=gemini.url) as client:
+        endpoints = client.get("/_emulator/").json()["endpoints"]
+        assert client.get("/_emulator").json()["endpoints"] == endpoints
+        for endpoint in endpoints:
+            method, _, path = endpoint.partition(" ")
+            if method == "GET":
+                assert client.get(path).status_code == 200
+    assert "POST /_emulator/faults" in endpoints
+    assert "DELETE /_emulator/faults/{order_id:int}" in endpoints
+
+
+def test_a_browser_may_upload_from_any_page() -> None:
+    """The preflight a browser makes, and the headers it lets a page read."""
+    origin = {"Origin": "https://app.example"}
+    with LocalGemini() as gemini, httpx2.Client(base_url=gemini.url, headers=origin) as client:
+        asks = {
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "x-goog-api-key,x-goog-upload-command,content-type",
+        }
+        preflight = client.options("/upload/v1beta/files", headers=asks)
+        assert preflight.status_code == 200
+        assert preflight.headers["access-control-allow-origin"] == "*"
+        assert "POST" in preflight.headers["access-control-allow-methods"]
+        allowed = preflight.headers["access-control-allow-headers"].lower()
+        assert "x-goog-upload-command" in allowed
+        start = client.post(
+            "/upload/v1beta/files", headers={**KEY, "X-Goog-Upload-Command": "start"}
+        )
+        assert start.headers["access-control-allow-origin"] == "*"
+        exposed = start.headers["access-control-expose-headers"].lower().split(", ")
+        seen = {name for name in start.headers if name.startswith(("x-goog", "x-guploader"))}
+        assert seen <= set(exposed)
+        assert client.get("/v1/files").headers["access-control-allow-origin"] == "*"

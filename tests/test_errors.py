@@ -31,9 +31,14 @@ NAME = f"files/pu-{T}-0"
 DATA: dict[str, list[tuple[Any, ...]]] = {
     "ProviderUploadsError": [(), ("text", 1, None)],
     "TransientError": [(), ("text",)],
+    "NotDeliveredError": [("HTTP 503",), ("HTTP 429", 2.5)],
     "QueueUnavailableError": [("redis://h:1/0", "ConnectionError")],
-    "ResultTimeoutError": [(T, "QUEUED", 1.5)],
+    "ResultTimeoutError": [
+        (T, "QUEUED", 1.5),
+        *((T, "QUEUED", 1.5, one) for one in ("batch", "question")),
+    ],
     "NewerPayloadError": [(2, 1)],
+    "NewerRowError": [(f"upload {T}", "archived_at: Extra inputs are not permitted")],
     "SourceUnavailableError": [("s3://b/k", "ConnectionError"), ("https://h/p", "HTTP 503", 2.5)],
     "ProviderUnavailableError": [("get", "ReadTimeout"), ("get", "", 503, 2.5), ("get", "", 503)],
     "RateLimitedError": [("get", "PerMinute", 429, 27.5), ("get", "", 429, None)],
@@ -43,6 +48,7 @@ DATA: dict[str, list[tuple[Any, ...]]] = {
     "NameTakenError": [(NAME,)],
     "VerificationError": [(NAME, "size", "10", "9")],
     "PermanentError": [(), ("text",)],
+    "ReceiverGoneError": [(410,)],
     "InvalidRequestError": [("mime_type", "'x'", "is none; write it as type/subtype")],
     "UnknownProviderError": [("openai",)],
     "ConfigurationError": [("REDIS_URL: is none. Correct it in the environment.",)],
@@ -65,7 +71,10 @@ DATA: dict[str, list[tuple[Any, ...]]] = {
     "SourceChangedError": [("/x", 10, 9)],
     "ProviderRefusedError": [("get", 400, "INVALID_ARGUMENT", "bad type")],
     "InvalidCredentialsError": [("get", 400, "INVALID_ARGUMENT", "bad key")],
-    "FileGoneError": [("get", 403, "PERMISSION_DENIED", "no")],
+    "FileGoneError": [
+        ("get", 403, "PERMISSION_DENIED", "no"),
+        ("get", 403, "PERMISSION_DENIED", "no", "Set one key for all."),
+    ],
     "FileExpiredError": [(NAME, "2026-11-20T12:00:00+00:00")],
     "FileNotActiveError": [(NAME, "PROCESSING"), (NAME, "FAILED")],
     "UploadFailedError": [
@@ -78,8 +87,15 @@ DATA: dict[str, list[tuple[Any, ...]]] = {
         (NAME, "PROCESSING", 120.0, 14, "undeleted"),
         (NAME, "PROCESSING", 120.0, 14, "kept", "get: the provider is unavailable"),
     ],
+    "BatchInputError": [("in.jsonl", 3, 17, "no key")],
+    "BatchFailedError": [("batches/x", "FAILED"), ("batches/x", "FAILED", {"message": "bad"})],
+    "BatchExpiredError": [("batches/x", "EXPIRED", 172800.0, 1)],
+    "BatchCancelledError": [(T,)],
+    "WebhookRefusedError": [("No matching signature found",)],
+    "BatchTooLargeError": [("tokens", 10, 5)],
     "UploadCancelledError": [(T,)],
-    "UnknownTicketError": [("nonsense",)],
+    "UnknownTicketError": [("nonsense",), ("nonsense", "batch")],
+    "UnreadableStateError": [(f"upload {T}", "no JSON object")],
     "UnexpectedError": [("KeyError", "'x'")],
 }
 

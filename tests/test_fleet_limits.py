@@ -19,7 +19,7 @@ from tests.nodes import WorkerProcess, wait_until
 
 pytestmark = pytest.mark.timeout(1500)
 
-FREE = {Operation.START: 60, Operation.GET: 600, Operation.DELETE: 60}
+FREE = {Operation.UPLOAD: 60, Operation.GET: 600, Operation.DELETE: 60}
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +55,7 @@ class Fleet:
 
     @property
     def most_in_60_s(self) -> int:
-        return int(self.gemini.counters()["most_in_60_s"]["start"])
+        return int(self.gemini.counters()["most_in_60_s"]["upload"])
 
     def counted(self, operation: str) -> dict[str, Any]:
         counted: dict[str, Any] = self.gemini.counters()["operations"][operation]
@@ -63,9 +63,9 @@ class Fleet:
 
     def told(self, scenario: str, limit: int) -> str:
         refused = sum(
-            self.counted(name)["by_status"].get("429", 0) for name in ("start", "get", "delete")
+            self.counted(name)["by_status"].get("429", 0) for name in ("upload", "get", "delete")
         )
-        asked = sum(self.counted(name)["requests"] for name in ("start", "get", "delete"))
+        asked = sum(self.counted(name)["requests"] for name in ("upload", "get", "delete"))
         return (
             f"{scenario}: {len(self.begun)} uploads in {self.begun[-1] - self.begun[0]:.0f} s, "
             f"{self.per_minute:.1f} a minute of {limit} ({self.per_minute / limit:.1%}); "
@@ -106,12 +106,12 @@ class TestProviderAsTheTierSays:
     ) -> None:
         paths = [make_file(f"{n}.mp4", 2000) for n in range(300)]
         fleet.upload(paths, 600, {**quick, "poll_s": 1.1})
-        say(fleet.told("as the tier says", FREE[Operation.START]))
+        say(fleet.told("as the tier says", FREE[Operation.UPLOAD]))
         assert {status.stage for status in fleet.statuses} == {Stage.ACTIVE}
         for operation in FREE:
             assert "429" not in fleet.counted(operation)["by_status"]
-        assert fleet.most_in_60_s <= FREE[Operation.START]
-        assert fleet.per_minute >= 0.95 * FREE[Operation.START]
+        assert fleet.most_in_60_s <= FREE[Operation.UPLOAD]
+        assert fleet.per_minute >= 0.95 * FREE[Operation.UPLOAD]
 
 
 class TestProviderHalfOfThat:
@@ -129,7 +129,7 @@ class TestProviderHalfOfThat:
     ) -> None:
         paths = [make_file(f"{n}.mp4", 2000) for n in range(150)]
         fleet.upload(paths, 900, {**quick, "poll_s": 1.1})
-        say(fleet.told("half of what the tier says", FREE[Operation.START] // 2))
+        say(fleet.told("half of what the tier says", FREE[Operation.UPLOAD] // 2))
         assert {status.stage for status in fleet.statuses} == {Stage.ACTIVE}
-        starts = fleet.counted("start")
+        starts = fleet.counted("upload")
         assert starts["by_status"]["429"] < 0.05 * starts["requests"]

@@ -212,10 +212,10 @@ class TestSlowTries:
     def test_the_status_says_what_it_waits_for(
         self, queue: UploadQueue, gemini: LocalGemini, make_file: Callable[..., Path]
     ) -> None:
-        gemini.order_fault(Operation.START, FaultKind.INTERNAL)
+        gemini.order_fault(Operation.UPLOAD, FaultKind.INTERNAL)
         ticket = queue.submit(make_file("a.txt"))
         note = wait_until(lambda: queue.status(ticket).note, "a note about the tries")
-        assert (note or "").startswith("attempt 1 of 10 failed, next in 0.7 s: start: ")
+        assert (note or "").startswith("attempt 1 of 10 failed, next in 0.7 s: upload: ")
         assert queue.result(ticket, timeout_s=15).state == "ACTIVE"
         assert queue.status(ticket).note is None
 
@@ -228,11 +228,11 @@ class TestFewTries:
     def test_a_rate_limit_is_waited_out_however_often(
         self, queue: UploadQueue, gemini: LocalGemini, make_file: Callable[..., Path]
     ) -> None:
-        gemini.order_fault(Operation.START, FaultKind.RATE_LIMITED, count=5, retry_delay_s=0.3)
+        gemini.order_fault(Operation.UPLOAD, FaultKind.RATE_LIMITED, count=5, retry_delay_s=0.3)
         begun = time.monotonic()
         assert queue.result(queue.submit(make_file()), timeout_s=15).state == "ACTIVE"
         assert time.monotonic() - begun >= 5 * 0.3
-        assert gemini.counters()["operations"]["start"]["requests"] == 6
+        assert gemini.counters()["operations"]["upload"]["requests"] == 6
 
     def test_the_last_try_ends_the_upload_with_its_reason(
         self, queue: UploadQueue, gemini: LocalGemini, make_file: Callable[..., Path]
@@ -322,14 +322,14 @@ class TestPayloads:
         default_worker_app: Celery,
         default_redis_broker: RedisProcess,
     ) -> None:
-        payload = {"version": 2, "upload_id": "a" * 32, "destination": "somewhere new"}
+        payload = {"version": 99, "upload_id": "a" * 32, "destination": "somewhere new"}
         for name, args in ((protocol.UPLOAD, (payload,)), (protocol.INGEST, ([payload],))):
             default_worker_app.send_task(name, args=args, queue=protocol.CONTROL_QUEUE)
         row = f"{protocol.KEY_PREFIX}upload:{'a' * 32}"
         with default_redis_broker.client as client:
             client.hset(row, "stage", "QUEUED")  # the newer client wrote more, in its own way
             wait_until(lambda: client.hget(row, "note"), "a note")
-            assert "payload version 2" in client.hget(row, "note")
+            assert "payload version 99" in client.hget(row, "note")
         logs = celery_setup.worker
         wait_until(lambda: logs.logs().count("Retry in 0.1s") >= 4, "both come back again")
         assert "Traceback" not in logs.logs()
@@ -341,7 +341,7 @@ class TestPayloads:
     ) -> None:
         sent = default_worker_app.send_task(
             protocol.UPLOAD,
-            args=({"version": 2, "upload_id": "b" * 32},),
+            args=({"version": 99, "upload_id": "b" * 32},),
             queue=protocol.TRANSFER_QUEUE,
             retries=2879,
         )

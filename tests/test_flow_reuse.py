@@ -22,6 +22,8 @@ from provider_uploads.settings import settings
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, WorkerProcess, wait_until
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024**2
 WAIT_S = 30
 
@@ -302,13 +304,13 @@ def test_a_source_that_changed_before_it_was_sent_is_nobody_elses(
     quick: dict[str, Any],
 ) -> None:
     """Read, then not sent at once because the provider said no, then other bytes of that size."""
-    gemini.order_fault(Operation.START, FaultKind.RATE_LIMITED, retry_delay_s=1)
+    gemini.order_fault(Operation.UPLOAD, FaultKind.RATE_LIMITED, retry_delay_s=1)
     path = make_file("clip.mp4", 5000)
     other = path.with_name("other.mp4")
     other.write_bytes(path.read_bytes())
     owner = queue.submit(path, **quick)
     wait_until(
-        lambda: gemini.counters()["operations"]["start"]["by_status"].get("429"), "the refusal"
+        lambda: gemini.counters()["operations"]["upload"]["by_status"].get("429"), "the refusal"
     )
     path.write_bytes(b"x" * 5000)
     follower = queue.submit(other, **quick)

@@ -17,6 +17,8 @@ from tests.conftest import KEY
 from tests.nodes import WorkerProcess, wait_until
 from tests.test_sweep import swept
 
+pytestmark = pytest.mark.slow
+
 MIB = 1024**2
 
 
@@ -61,7 +63,7 @@ def test_while_it_waits_for_active(
     cancelled(queue, gemini, ticket)
     swept(celery_setup.app)
     assert queue.status(ticket).stage is Stage.CANCELLED
-    assert gemini.counters()["operations"]["start"]["requests"] == 1
+    assert gemini.counters()["operations"]["upload"]["requests"] == 1
     # A poll under way meanwhile may ask for the deletion once more; there is one file to delete.
     assert gemini.counters()["operations"]["delete"]["by_status"]["200"] == 1
 
@@ -95,7 +97,7 @@ def test_while_it_is_queued(
     celery_setup.app.control.add_consumer("transfer", reply=True, timeout=5)
     other = queue.submit(make_file("other.txt"))
     assert queue.result(other, timeout_s=20).state == "ACTIVE"  # it serves on
-    assert gemini.counters()["operations"]["start"]["requests"] == 1
+    assert gemini.counters()["operations"]["upload"]["requests"] == 1
 
 
 def test_in_flower(

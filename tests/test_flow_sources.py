@@ -28,6 +28,8 @@ from tests.nodes import RedisProcess, WorkerProcess, wait_until
 from tests.origins import S3, Origin, plain, truncated, whole
 from tests.test_flow_secrets import traffic
 
+pytestmark = pytest.mark.slow
+
 __all__ = ["traffic"]
 
 CONTENT = random.Random(1).randbytes(9_000_000)

@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
+from provider_uploads.emulator.config import GOOGLE_URI
 from provider_uploads.errors import (
     FileGoneError,
     InvalidCredentialsError,
@@ -58,7 +59,7 @@ def client_at() -> Iterator[Callable[..., Gemini]]:
 
 def upload(client: Provider, path: Path, name: str = NAME) -> ProviderFile:
     with open_source(path) as source:
-        request = request_for(path, path.name, "video/mp4", {}, True)
+        request = request_for(path, mime_type="video/mp4")
         session_url = client.start(name, request, source.size_bytes)
         return client.send(session_url, source, name=name)
 
@@ -74,7 +75,7 @@ class TestFiles:
         sent = upload(client, make_file("Fluß 映画.mp4", 1234))
         assert client.get(NAME) == sent
         assert (sent.state, sent.size_bytes, sent.name) == ("PROCESSING", 1234, NAME)
-        assert sent.uri == f"{gemini.url}/v1beta/{NAME}"
+        assert sent.uri == f"{GOOGLE_URI}/v1beta/{NAME}"
         assert sent.expires_at is not None
 
     def test_a_failed_file_says_why(

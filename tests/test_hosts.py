@@ -19,7 +19,7 @@ from tests.nodes import Process, RedisProcess, wait_until
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 #: The oldest Celery and redis-py that the client is tested with.
-OLDEST = ("celery[redis]==5.4.0", "kombu==5.4.0")
+OLDEST = ("celery[redis]==5.4.0", "kombu==5.4.0", "redis==4.5.2")
 
 HOSTS = {
     "django": """
@@ -56,8 +56,30 @@ app, queue = FastAPI(), UploadQueue()
 def up(p: str) -> dict: return {"t": queue.submit(p)}
 print(TestClient(app).get("/up", params={"p": os.environ["FILE"]}).json()["t"])
 """,
+    "asyncio": """
+import asyncio, os
+from provider_uploads import AsyncUploadQueue
+async def up():
+    async with AsyncUploadQueue() as queue:
+        ticket = await queue.submit(os.environ["FILE"], owner="ann")
+        for _ in range(50):  # browsers that leave
+            asking = asyncio.create_task(queue.list(owner="ann"))
+            await asyncio.sleep(0)
+            asking.cancel()
+            assert (await queue.status(ticket)).ticket == ticket
+        stages = [status.stage async for status in queue.events([ticket], timeout_s=20)]
+        assert stages[-1] == "ACTIVE", stages
+        assert [one.ticket for one in (await queue.list(owner="ann")).uploads] == [ticket]
+        print(ticket)
+asyncio.run(up())
+""",
 }
-PACKAGES = {"django": ["django"], "flask": ["flask"], "fastapi": ["fastapi", "httpx"]}
+PACKAGES = {
+    "django": ["django"],
+    "flask": ["flask"],
+    "fastapi": ["fastapi", "httpx"],
+    "asyncio": [],
+}
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +158,7 @@ class TestEverything:
     def test_up_brings_a_file_to_active(self, everything: Environment, up: Process) -> None:
         wait_until(lambda: b"Ready." in up.logs(), "Ready", 60)
         said = up.logs().decode()
-        found = re.search(r"PROVIDER_UPLOADS_REDIS_URL=(\S+)", said)
+        found = re.search(r"Redis (redis://\S+)", said)
         assert found
         path = up.cwd / "a.txt"
         path.write_text("hello")

@@ -16,6 +16,7 @@ from provider_uploads.errors import (
     QueueUnavailableError,
     SourceNotFoundError,
     UnknownTicketError,
+    UnreadableStateError,
     UploadCancelledError,
     UploadFailedError,
     UploadInactiveError,
@@ -23,7 +24,8 @@ from provider_uploads.errors import (
 from provider_uploads.ledger.connection import ROW_KEPT_S
 from provider_uploads.ledger.open_uploads import OpenUploads
 from provider_uploads.ledger.state import ClaimResult, UploadState
-from provider_uploads.ledger.uploads import OPEN_KEY, Ledger
+from provider_uploads.ledger.upload_steps import OPEN_KEY
+from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.schemas import Copy, PollPolicy, ProviderFile, Stage, UploadRequest
 from tests.nodes import RedisProcess, free_port
 
@@ -434,7 +436,7 @@ class TestReading:
         ledger.open([request(TICKETS[1])])
         assert ledger.read(TICKETS[1]).stage is Stage.QUEUED
 
-    @pytest.mark.parametrize("changes", [{"version": 2}, {"version": 2, "unheard": "of"}])
+    @pytest.mark.parametrize("changes", [{"version": 99}, {"version": 99, "unheard": "of"}])
     def test_a_row_of_a_newer_client(
         self, ledger: Ledger, raw: Any, changes: dict[str, Any]
     ) -> None:
@@ -533,8 +535,19 @@ class TestRedisTrouble:
 
     def test_not_redis_s_fault(self, ledger: Ledger, raw: Any) -> None:
         raw.set(key(), "not a hash")
-        with pytest.raises(QueueUnavailableError, match="ResponseError"):
+        with pytest.raises(UnreadableStateError, match=f"upload {T} .*WRONGTYPE"):
             ledger.read(T)
+
+    def test_what_redis_refuses_for_a_while(self, ledger: Ledger, raw: Any) -> None:
+        ledger.open([request()])
+        raw.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(QueueUnavailableError):
+                ledger.note(T, "x")  # by a script
+            with pytest.raises(QueueUnavailableError):
+                ledger.open([request()])
+        finally:
+            raw.config_set("maxmemory", 0)
 
     @staticmethod
     def calls(ledger: Ledger) -> list[Callable[[], Any]]:

@@ -14,9 +14,11 @@ from provider_uploads.fleet.limits import Limits
 from provider_uploads.fleet.queues import Queues
 from provider_uploads.fleet.tiers import Work
 from provider_uploads.ledger.deduplication import Deduplication, claim_key
-from provider_uploads.ledger.questions import Questions
+from provider_uploads.ledger.questions import opening
+from provider_uploads.ledger.steps import commands
 from provider_uploads.ledger.storage import Storage
-from provider_uploads.ledger.uploads import Ledger, row_key
+from provider_uploads.ledger.upload_steps import row_key
+from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.protocol import KEY_PREFIX
 from provider_uploads.questions import question_for
 from provider_uploads.requests import request_for
@@ -28,7 +30,7 @@ MOMENT = 2.0
 
 @pytest.fixture
 def ticket(ledger: Ledger, make_file: Callable[..., Path]) -> str:
-    request = request_for(make_file(), None, None, {}, True)
+    request = request_for(make_file())
     ledger.open([request])
     return request.upload_id
 
@@ -48,7 +50,7 @@ def test_a_row_outlives_its_file_by_a_day(ledger: Ledger, ticket: str) -> None:
 
 def test_a_question_lives_as_long_as_a_row(ledger: Ledger) -> None:
     question = question_for("?", [])
-    Questions(ledger).open(question)
+    ledger.run(commands(opening(question)))
     key = f"{KEY_PREFIX}question:{question.question_id}"
     assert 72 * HOUR - MOMENT <= lives_s(ledger, key) <= 72 * HOUR
 

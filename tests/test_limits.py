@@ -302,7 +302,7 @@ class TestRatesThatWereSet:
         made.set_rate(Work.UPLOAD, "10/s", profile="batch", profiles=profiles)
         rates = [made.status(name, Work.UPLOAD).rate for name in profiles]
         assert rates == [60, 600]
-        made.set_rate(Work.UPLOAD, "0", profiles=profiles)
+        made.set_rate(Work.UPLOAD, "unlimited", profiles=profiles)
         rates = [made.status(name, Work.UPLOAD).rate for name in profiles]
         assert rates == [0, 0]
         made.set_rate(Work.UPLOAD, None, profiles=profiles)

@@ -25,13 +25,13 @@ from provider_uploads.sources.open import open_source
 def test_paths(path: str) -> None:
     assert locations.scheme_of(path) is None
     with pytest.raises(SourceNotFoundError):
-        request_for(path, None, None, {}, True)
+        request_for(path)
 
 
 def test_a_file_of_an_odd_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a:b").write_text("x")
-    assert request_for("a:b", None, None, {}, True).source == str(tmp_path / "a:b")
+    assert request_for("a:b").source == str(tmp_path / "a:b")
 
 
 @pytest.mark.parametrize(
@@ -62,10 +62,10 @@ def test_what_is_shown(url: str, shown: str) -> None:
     ],
 )
 def test_names_and_types(url: str, name: str, mime_type: str) -> None:
-    request = request_for(url, None, None, {}, True)
+    request = request_for(url)
     assert (request.display_name, request.mime_type) == (name, mime_type)
     assert request.size_bytes is None
-    given = request_for(url, "mine", "audio/wav", {}, True)
+    given = request_for(url, display_name="mine", mime_type="audio/wav")
     assert (given.display_name, given.mime_type) == ("mine", "audio/wav")
 
 
@@ -80,7 +80,7 @@ def test_names_and_types(url: str, name: str, mime_type: str) -> None:
 )
 def test_schemes_that_no_worker_reads(url: str, said: str) -> None:
     with pytest.raises(SourceSchemeError, match=said) as caught:
-        request_for(url, None, None, {}, True)
+        request_for(url)
     assert "secret" not in repr(caught.value) + str(caught.value)
     assert "pw" not in repr(caught.value) + str(caught.value)
 
@@ -91,18 +91,18 @@ def test_schemes_that_no_worker_reads(url: str, said: str) -> None:
 )  # fmt: skip
 def test_urls_that_cannot_be_meant(url: str) -> None:
     with pytest.raises(InvalidRequestError) as caught:
-        request_for(url, None, None, {}, True)
+        request_for(url)
     assert "secret" not in repr(caught.value)
 
 
 def test_the_client_s_own_switches(monkeypatch: pytest.MonkeyPatch) -> None:
     """As with roots: without any the worker decides."""
-    assert request_for("s3://b/k", None, None, {}, True).source == "s3://b/k"
+    assert request_for("s3://b/k").source == "s3://b/k"
     monkeypatch.setenv("PROVIDER_UPLOADS_SOURCES", "gs, https")
     settings.cache_clear()
     with pytest.raises(SourceSchemeError, match="Set PROVIDER_UPLOADS_SOURCES"):
-        request_for("s3://b/k", None, None, {}, True)
-    assert request_for("gs://b/k", None, None, {}, True).source == "gs://b/k"
+        request_for("s3://b/k")
+    assert request_for("gs://b/k").source == "gs://b/k"
 
 
 @pytest.mark.parametrize(

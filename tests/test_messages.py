@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from provider_uploads.errors import ConfigurationError
 from provider_uploads.fleet.broker import held_tickets
+from provider_uploads.fleet.items import ITEMS
+from provider_uploads.fleet.readable import unreadable
 from provider_uploads.ledger.uploads import Ledger
-from provider_uploads.messages import TICKETS, tickets_of
+from provider_uploads.messages import TICKETS, delete_signature, tickets_of
 from provider_uploads.protocol import DELETE, INGEST, KEY_PREFIX, POLL, UPLOAD
 from tests.nodes import ROOT
 
@@ -41,11 +42,26 @@ def test_of_a_task(task: str, args: tuple[Any, ...], tickets: list[str]) -> None
     assert [*tickets_of(message(task, *args))] == tickets
 
 
-def test_one_that_is_unknown_is_refused_aloud(ledger: Ledger) -> None:
+def test_one_of_a_newer_version_holds_all_it_names(ledger: Ledger) -> None:
     """It was taken for a message without tickets: what it moved was submitted again."""
-    ledger.redis.rpush(f"{KEY_PREFIX}control", json.dumps(message("provider_uploads.new", B)))
-    with pytest.raises(ConfigurationError, match=r"task provider_uploads\.new is not in"):
-        held_tickets(ledger.redis, ["control"])
+    newer = message("provider_uploads.new", {"uploads": [B, C]})
+    ledger.redis.rpush(f"{KEY_PREFIX}control", json.dumps(newer))
+    assert held_tickets(ledger.redis, ["control"]) >= {A, B, C, f"notify:{B}"}
+
+
+@pytest.mark.parametrize(
+    "junk", ["{", "[]", "7", "{}", json.dumps(message(DELETE)), '{"headers":7}']
+)
+def test_one_that_nobody_can_read_holds_nothing(ledger: Ledger, junk: str) -> None:
+    """It stopped the sweep."""
+    ledger.redis.rpush(f"{KEY_PREFIX}control", junk, json.dumps(message(DELETE, B)))
+    ledger.redis.hset(f"{KEY_PREFIX}unacked", "tag", junk)
+    assert held_tickets(ledger.redis, ["control"]) == {B}
+
+
+def test_a_whole_message_can_be_read() -> None:
+    text = delete_signature(ITEMS, A).text()
+    assert unreadable(text.encode()) == ""
 
 
 def test_every_task_of_the_workers_is_known() -> None:

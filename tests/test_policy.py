@@ -106,4 +106,4 @@ def test_the_poll_defaults_stand_in_one_place(tmp_path: Path) -> None:
     assert {name: options[name] for name in defaults} == defaults
     path = tmp_path / "a.txt"
     path.touch()
-    assert request_for(path, None, None, {}, True).poll_policy == PollPolicy()
+    assert request_for(path).poll_policy == PollPolicy()

@@ -15,6 +15,7 @@ import provider_uploads
 def test_the_public_names() -> None:
     assert provider_uploads.__all__ == [
         "UploadQueue",
+        "AsyncUploadQueue",
         "upload_and_wait_active",
         "preupload_and_wait_active",
         "aupload_and_wait_active",

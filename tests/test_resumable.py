@@ -33,8 +33,9 @@ from provider_uploads.errors import (
     TransientError,
     VerificationError,
 )
-from provider_uploads.providers.resumable import Sender, SessionState, read_file, read_sha256
+from provider_uploads.providers.resumable import Sender, SessionState
 from provider_uploads.providers.verification import BLOCK_BYTES, verify
+from provider_uploads.providers.wire import read_file, read_sha256
 from provider_uploads.sources.base import Source, Version
 from provider_uploads.sources.open import open_source
 from tests.conftest import KEY

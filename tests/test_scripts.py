@@ -13,6 +13,7 @@ import redis
 
 from provider_uploads import protocol
 from provider_uploads.fleet import limits
+from provider_uploads.fleet.tiers import PAUSED
 from provider_uploads.ledger.state import copy_wanted
 from provider_uploads.lua import read_script
 from provider_uploads.schemas import Copy, Stage
@@ -51,9 +52,73 @@ def change(**fields: Any) -> str:
     return json.dumps({**given, **fields})
 
 
+class TestBatchWrite:
+    def write(self, raw: redis.Redis, **fields: Any) -> Any:
+        once = fields.pop("once", "")
+        script = read_script(LEDGER, "batch_write")
+        return raw.eval(
+            script, 4, "row", "open", "all", "outbox", change(**fields), "t", "channel", once
+        )
+
+    def test_a_new_batch_is_open_and_told_of(self, raw: redis.Redis) -> None:
+        listener = raw.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        listener.subscribe("channel")
+        now = self.write(raw, set={"stage": "QUEUED"}, stamp={"queued_at": 0})
+        assert raw.hgetall("row") == {"stage": "QUEUED", "queued_at": now}
+        assert raw.zscore("open", "t") == pytest.approx(float(now))
+        assert raw.zscore("all", "t") == pytest.approx(float(now))
+        assert raw.ttl("row") == 60
+        told = [listener.get_message(timeout=1) for _ in range(2)]  # one confirms, and is None
+        assert [one["data"] for one in told if one] == ["QUEUED"]
+        listener.close()
+
+    def test_one_that_is_there_stays(self, raw: redis.Redis) -> None:
+        self.write(raw, set={"stage": "RUNNING"})
+        assert self.write(raw, once="1", set={"stage": "QUEUED"}) is None
+        assert raw.hget("row", "stage") == "RUNNING"
+
+    def test_what_has_moved_on_is_not_touched(self, raw: redis.Redis) -> None:
+        self.write(raw, set={"stage": "CANCELLED"})
+        assert self.write(raw, **{"from": ["QUEUED"]}, set={"stage": "RUNNING"}) is None
+        assert raw.hget("row", "stage") == "CANCELLED"
+
+    @pytest.mark.parametrize(
+        ("stage", "left", "is_open"),
+        [
+            ("QUEUED", None, True),
+            ("RUNNING", "present", True),
+            ("COLLECTING", "present", True),
+            ("SUCCEEDED", "present", True),
+            ("SUCCEEDED", "kept", False),
+            ("SUCCEEDED", "deleted", False),
+            ("FAILED", "present", True),
+            ("TIMED_OUT", "deleted", False),
+            ("CANCELLED", None, False),
+        ],
+    )
+    def test_which_are_open(
+        self, raw: redis.Redis, stage: str, left: str | None, is_open: bool
+    ) -> None:
+        self.write(raw, set={"stage": stage, **({"at_provider": left} if left else {})})
+        assert (raw.zscore("open", "t") is not None) is is_open
+
+    def test_all_that_is_kept_of_it_lives_on(self, raw: redis.Redis) -> None:
+        kept = ("row:input", "row:files", "row:results", "outbox")
+        for key in kept:
+            raw.set(key, "x", ex=5)
+        self.write(raw, set={"stage": "QUEUED"})
+        assert [raw.ttl(key) for key in kept] == [60] * 4
+
+
 class TestUploadWrite:
     def write(self, raw: redis.Redis, **fields: Any) -> Any:
-        return raw.eval(read_script(LEDGER, "upload_write"), 2, "row", "open", change(**fields))
+        return raw.eval(
+            read_script(LEDGER, "upload_functions", "upload_write"),
+            2,
+            "row",
+            "open",
+            change(**fields),
+        )
 
     def test_a_new_row(self, raw: redis.Redis) -> None:
         listener = raw.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
@@ -100,9 +165,42 @@ class TestUploadWrite:
             assert not is_open
 
 
+class TestUploadSubmit:
+    def submit(
+        self, raw: redis.Redis, message: str = "m", once: str = "0", owner: str = "all"
+    ) -> Any:
+        script = read_script(LEDGER, "upload_functions", "upload_submit")
+        order = change(set={"stage": "QUEUED"})
+        keys = ["row", "open", "all", owner, "queue"]
+        return raw.eval(script, 5, *keys, order, "ticket", 60, message, once)
+
+    def test_the_row_its_place_in_the_lists_and_its_message(self, raw: redis.Redis) -> None:
+        now = self.submit(raw, owner="mine")
+        assert raw.hgetall("row") == {"stage": "QUEUED"}
+        assert raw.lrange("queue", 0, -1) == ["m"]
+        for key in ("all", "mine"):
+            assert raw.zscore(key, "ticket") == pytest.approx(float(now))
+            assert 0 < raw.ttl(key) <= 60
+
+    def test_without_a_message_of_its_own(self, raw: redis.Redis) -> None:
+        assert self.submit(raw, message="")
+        assert not raw.exists("queue")
+
+    def test_once(self, raw: redis.Redis) -> None:
+        raw.hset("row", "stage", "ACTIVE")
+        assert self.submit(raw, once="1") is None
+        assert raw.hgetall("row") == {"stage": "ACTIVE"}
+        assert not raw.exists("queue", "all")
+
+    def test_what_is_too_old_leaves_the_lists(self, raw: redis.Redis) -> None:
+        raw.zadd("all", {"old": 1000.0})
+        self.submit(raw)
+        assert raw.zrange("all", 0, -1) == ["ticket"]
+
+
 class TestUploadTakeOver:
     def take(self, raw: redis.Redis) -> Any:
-        script = read_script(LEDGER, "upload_take_over", "upload_write")
+        script = read_script(LEDGER, "upload_functions", "upload_take_over")
         ordered = change(**{"from": ["QUEUED"]}, set={"stage": "ACTIVE"})
         return raw.eval(script, 4, "taker", "open", "sender", "users", ordered, "s", "t", 60)
 
@@ -149,6 +247,89 @@ def test_upload_claim_poll(
     assert (claim, int(float(now))) in {(result, seconds), (result, seconds - 1)}
     claimed = dict(zip(fields[::2], fields[1::2], strict=True))
     assert (claimed["look"] == str(attempt)) is (result == "go" or row.get("look") == str(attempt))
+
+
+class TestParked:
+    """A ticket is parked, or its message is in the queue."""
+
+    def park(self, raw: redis.Redis, ticket: str = "t", **given: Any) -> Any:
+        keys = ["parked", "last", "facts", "messages", "few", "profiles", f"row:{ticket}"]
+        args = {"wait": 5, "claimed": "", "tag": "", "least": 1, **given}
+        script = read_script(LEDGER, "parked_park")
+        order = [ticket, "default", args["wait"], args["claimed"], args["tag"], args["least"]]
+        message = args.get("message", f"message of {ticket}")
+        return raw.eval(script, len(keys), *keys, *order, "facts", message, 60)
+
+    def wake(self, raw: redis.Redis, *args: str) -> Any:
+        keys = ["parked", "last", "facts", "messages", "queue"]
+        seen = [f"seen:{ticket}" for ticket in args[::2]]
+        script = read_script(LEDGER, "parked_functions", "parked_wake")
+        return raw.eval(script, len(keys) + len(seen), *keys, *seen, 30, *args)
+
+    def test_parked_park(self, raw: redis.Redis) -> None:
+        raw.hset("row:t", mapping={"stage": "PROCESSING", "deadline_at": "123.5"})
+        assert self.park(raw, message="") == 1
+        assert not raw.exists("parked", "messages")  # it only said so
+        assert self.park(raw) == 1
+        seconds, _ = raw.time()
+        assert raw.zscore("parked", "t") == pytest.approx(seconds + 5, abs=2)
+        assert raw.zscore("last", "t") == 123.5
+        assert (raw.hgetall("facts"), raw.hgetall("messages")) == (
+            {"t": "facts"},
+            {"t": "message of t"},
+        )
+        assert raw.smembers("profiles") == {"default"}
+        assert 0 < raw.ttl("messages") <= 60
+
+    def test_few_are_counted_only(self, raw: redis.Redis) -> None:
+        for ticket in "abc":
+            raw.hset(f"row:{ticket}", mapping={"stage": "PROCESSING", "deadline_at": "1"})
+        assert [self.park(raw, ticket, least=3) for ticket in "aabc"] == [0, 0, 0, 1]
+        assert raw.zrange("few", 0, -1) == ["a", "b"]
+        assert raw.zrange("parked", 0, -1) == ["c"]
+        raw.zadd("few", {"a": 1, "b": 1})  # their countdowns are over
+        raw.delete("parked")
+        assert self.park(raw, "a", least=3) == 0
+        assert raw.zrange("few", 0, -1) == ["a"]
+
+    @pytest.mark.parametrize(
+        "row",
+        [
+            {"stage": "CANCELLED", "look": "2", "tag": "mine"},
+            {"stage": "PROCESSING", "look": "3", "tag": "mine"},
+            {"stage": "PROCESSING", "look": "2", "tag": "another's"},
+            {"stage": "PROCESSING"},
+            {"look": "2", "tag": "mine"},
+        ],
+    )
+    def test_what_was_overtaken_is_not_parked(self, raw: redis.Redis, row: dict[Any, Any]) -> None:
+        raw.hset("row:t", mapping={**row})
+        assert self.park(raw, claimed="2", tag="mine") == 0
+        assert not raw.exists("parked", "messages", "few")
+
+    def test_parked_wake_and_parked_functions(self, raw: redis.Redis) -> None:
+        for ticket in "abc":
+            raw.hset(f"row:{ticket}", mapping={"stage": "PROCESSING", "deadline_at": "1"})
+            self.park(raw, ticket)
+        assert self.wake(raw, "a", "what was seen", "b", "", "unknown", "seen too") == 2
+        assert raw.lrange("queue", 0, -1) == ["message of b", "message of a"]
+        assert raw.get("seen:a") == "what was seen"
+        assert 0 < raw.ttl("seen:a") <= 30
+        assert not raw.exists("seen:b", "seen:unknown")
+        assert raw.zrange("parked", 0, -1) == raw.zrange("last", 0, -1) == ["c"]
+        assert raw.hkeys("facts") == raw.hkeys("messages") == ["c"]
+        assert self.wake(raw, "a", "") == 0  # once
+        assert raw.llen("queue") == 2
+
+    def test_parked_claim(self, raw: redis.Redis) -> None:
+        raw.hset("row", "stage", "PROCESSING")
+        script = read_script(LEDGER, "parked_claim", "upload_claim_poll")
+        assert raw.eval(script, 2, "row", "seen", 0, "tag") is None
+        assert raw.hgetall("row") == {"stage": "PROCESSING"}
+        raw.set("seen", "a file")
+        claim, _, fields = raw.eval(script, 2, "row", "seen", 0, "tag")
+        assert claim == "go"
+        assert dict(zip(fields[::2], fields[1::2], strict=True))["polls"] == "1"
 
 
 def test_claim_content_and_release_content(raw: redis.Redis) -> None:
@@ -226,6 +407,16 @@ class TestLimits:
         assert raw.hgetall("rates") == {}
 
 
+def test_nothing_is_reserved_while_paused(raw: redis.Redis) -> None:
+    TestLimits().run(raw, "limits_acquire", "", "", 0)
+    script = read_script(FLEET, "limits_set")
+    raw.eval(script, 2, "rates", "permits", "upload", str(PAUSED))
+    said = TestLimits().run(raw, "limits_acquire", "1:0", "", 0)
+    assert said == ["10.000000", "", "0", "paused"]
+    raw.eval(script, 2, "rates", "permits", "upload", "")
+    assert TestLimits().run(raw, "limits_acquire", "", "", 0)[0] == "0.000000"
+
+
 def test_breaker_check_and_breaker_failure(raw: redis.Redis) -> None:
     check = read_script(FLEET, "breaker_functions", "breaker_check")
     failure = read_script(FLEET, "breaker_functions", "breaker_failure")
@@ -242,6 +433,133 @@ def test_breaker_check_and_breaker_failure(raw: redis.Redis) -> None:
     wait, _ = raw.eval(check, 1, "breaker", *given)
     assert 19 < float(wait) <= 20
     assert 0 < raw.ttl("breaker") <= 60
+
+
+class TestUploadFinish:
+    def finish(self, raw: redis.Redis, token: str = "", result: str = "", **fields: Any) -> Any:
+        script = read_script(LEDGER, "upload_functions", "upload_finish")
+        keys = ("row", "open", "lease", "result")
+        return raw.eval(script, 4, *keys, change(**fields), token, result, 30)
+
+    def test_all_of_it(self, raw: redis.Redis) -> None:
+        raw.hset("row", "stage", "UPLOADING")
+        raw.set("lease", "mine")
+        listener = raw.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        listener.subscribe("result")
+        active = {"from": ["UPLOADING"], "set": {"stage": "ACTIVE"}, "stamp": {"ended_at": 0}}
+        assert self.finish(raw, "mine", "{}", **active, at=1234.5) == "1234.500000"
+        assert raw.hgetall("row") == {"stage": "ACTIVE", "ended_at": "1234.500000"}
+        assert raw.exists("lease") == 0
+        assert raw.get("result") == "{}"
+        assert 0 < raw.ttl("result") <= 30
+        told = [listener.get_message(timeout=1) for _ in range(2)]
+        assert [one["data"] for one in told if one] == ["{}"]
+        listener.close()
+
+    def test_one_that_has_ended_has_no_result_but_gives_the_lease_back(
+        self, raw: redis.Redis
+    ) -> None:
+        raw.hset("row", "stage", "CANCELLED")
+        raw.set("lease", "mine")
+        assert self.finish(raw, "mine", "{}", **{"from": ["UPLOADING"]}) is None
+        assert raw.exists("result", "lease") == 0
+
+    def test_a_lease_of_somebody_else_stays(self, raw: redis.Redis) -> None:
+        raw.hset("row", "stage", "UPLOADING")
+        raw.set("lease", "theirs")
+        living: Any = {"from": ["UPLOADING"]}
+        assert self.finish(raw, "mine", **living) is not None
+        assert raw.get("lease") == "theirs"
+        assert raw.exists("result") == 0
+
+
+class TestAttemptBegin:
+    KEYS = ("row", "open", "lease", "breaker", "permits", "rates", "files", "bytes")
+
+    def begin(self, raw: redis.Redis, *, sending: str = "", **changes: Any) -> Any:
+        of_ledger = read_script(LEDGER, "upload_functions", "storage_functions")
+        names = ("limits_functions", "breaker_functions", "attempt_begin")
+        script = f"{of_ledger}\n{read_script(FLEET, *names, constants=limits.CONSTANTS)}"
+        admission = {
+            "profile": "default",
+            "work": "upload",
+            "rate": 0,
+            "permit": "",
+            "failures": 2,
+            "gaps": "[10, 20]",
+            "storage": {"bytes": 10, "limit": 100, "kept_s": 60},
+        }
+        wanted: dict[str, Any] = {"ticket": "t", "lease": "mine", "lease_ms": 20_000}
+        wanted["admission"] = {**admission, **changes}
+        if changes.get("admission", "") is None:
+            wanted["admission"] = None
+        return raw.eval(script, len(self.KEYS), *self.KEYS, json.dumps(wanted), sending)
+
+    @pytest.fixture(autouse=True)
+    def queued(self, raw: redis.Redis) -> None:
+        raw.hset("row", mapping={"stage": "QUEUED", "request": "{}"})
+
+    def everything(self, raw: redis.Redis) -> dict[str, Any]:
+        keys = sorted(raw.scan_iter())
+        return {key: raw.dump(key) for key in keys if key != "rates"}
+
+    def test_all_is_taken(self, raw: redis.Redis) -> None:
+        sending = change(**{"from": ["QUEUED"]}, set={"stage": "UPLOADING"}, stamp={"upload_at": 0})
+        word, _, now, token, failures, row = self.begin(raw, sending=sending, rate=60)
+        assert (word, failures, row) == ("", 0, ["stage", "QUEUED", "request", "{}"])
+        assert token.startswith("0:")
+        assert raw.hget("row", "stage") == "UPLOADING"
+        assert float(raw.hget("row", "upload_at") or 0) == pytest.approx(float(now), abs=1)
+        assert raw.get("lease") == "mine"
+        assert 19_000 < raw.pttl("lease") <= 20_000
+        assert raw.hgetall("bytes") == {"t": "10", "ours": "10"}
+        assert float(raw.hget("permits", "next") or 0) > float(now)
+
+    def test_the_lease_alone(self, raw: redis.Redis) -> None:
+        assert self.begin(raw, admission=None)[0] == ""
+        assert raw.get("lease") == "mine"
+        assert raw.exists("bytes", "permits", "breaker") == 0
+
+    def test_once_more_with_ones_own_lease(self, raw: redis.Redis) -> None:
+        assert self.begin(raw, admission=None)[0] == ""
+        assert self.begin(raw)[0] == ""
+
+    @pytest.mark.parametrize(
+        ("word", "before", "changes"),
+        [
+            ("unknown", lambda raw: raw.delete("row"), {}),
+            ("moved_on", lambda raw: raw.hset("row", "stage", "PROCESSING"), {}),
+            ("moved_on", lambda raw: raw.hset("row", "stage", "CANCELLED"), {}),
+            ("leased", lambda raw: raw.set("lease", "theirs", px=20_000), {}),
+            (
+                "outage",
+                lambda raw: raw.hset("breaker", mapping={"failures": 2, "probe_at": 2e10}),
+                {},
+            ),
+            ("storage", lambda raw: raw.hset("bytes", mapping={"other": 95, "ours": 95}), {}),
+            ("permit", lambda raw: raw.hset("permits", mapping={"until": 2e10}), {"rate": 60}),
+            ("permit", lambda raw: raw.hset("permits", mapping={"next": 2e10}), {"rate": 60}),
+            ("permit", lambda raw: None, {"rate": PAUSED}),
+        ],
+    )
+    def test_or_nothing(self, raw: redis.Redis, word: str, before: Any, changes: Any) -> None:
+        before(raw)
+        there = self.everything(raw)
+        sending = change(set={"stage": "UPLOADING"})
+        assert self.begin(raw, sending=sending, **changes)[0] == word
+        assert self.everything(raw) == there
+
+    def test_a_permit_in_hand_is_enough(self, raw: redis.Redis) -> None:
+        raw.hset("permits", "next", 2e10)
+        assert self.begin(raw, rate=60, permit="0:1")[3] == "0:1"
+
+    def test_the_probe_of_an_outage_is_one(self, raw: redis.Redis) -> None:
+        raw.hset("breaker", mapping={"failures": 2, "probe_at": 1})
+        assert self.begin(raw)[0] == ""
+        raw.delete("lease")
+        word, wait_s, *_ = self.begin(raw)
+        assert word == "outage"
+        assert 9 < float(wait_s) <= 10
 
 
 def test_keys_of_ours_have_the_prefix() -> None:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from tests.nodes import ROOT
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 #: The tests of what touches google-genai; with the newest they run as they are.
-SUITE = ("gemini", "direct", "files", "flow_questions", "gateway", "refusals")
+SUITE = ("gemini", "direct", "files", "flow_questions", "gateway", "refusals", "provider_batches")
 
 SCRIPT = """
 import asyncio, json, os
@@ -61,27 +62,82 @@ print(json.dumps({
 """
 
 
+#: Jobs of ours beside those of google-genai itself, which must see each other's.
+BATCHES = """
+import json, os
+from importlib.metadata import version
+from google import genai
+from google.genai import types
+from provider_uploads import upload_and_wait_active
+from provider_uploads.providers import open_provider
+from provider_uploads.providers.base import NewJob
+
+MODEL = "gemini-2.5-flash"
+contents = [{"role": "user", "parts": [{"text": "What is it?"}]}]
+inline = [{"request": {"contents": contents}, "metadata": {"key": "a"}}]
+with open("in.jsonl", "w") as file:
+    for key in "ab":
+        file.write(json.dumps({"key": key, "request": {"contents": contents}}) + chr(10))
+sent = upload_and_wait_active("in.jsonl", poll_s=0.1, mime_type="application/jsonl")
+
+ours = open_provider()
+theirs = genai.Client(
+    api_key=os.environ["GEMINI_API_KEY"],
+    http_options=types.HttpOptions(
+        base_url=os.environ["PROVIDER_UPLOADS_BASE_URL"], api_version="v1beta"
+    ),
+)
+calls = ours.batches
+names = [
+    calls.create(NewJob(MODEL, "inline", inline=inline)).name,
+    calls.create(NewJob(MODEL, "file", input_file=sent.id)).name,
+    theirs.batches.create(model=MODEL, src=sent.id, config={"display_name": "theirs"}).name,
+]
+stopped = calls.create(NewJob(MODEL, "stopped", inline=inline)).name
+canceled = [calls.cancel(stopped), calls.cancel(stopped)]
+ended = [calls.get(name) for name in names]
+while not all(job.ended for job in ended):
+    ended = [calls.get(name) for name in names]
+answers = [[a.get("key") or a["metadata"]["key"] for a in calls.answers(job)] for job in ended]
+found = {
+    "states": [job.state for job in ended],
+    "answers": answers,
+    "counts": [job.counts.succeeded for job in ended],
+    "canceled": canceled,
+    "stopped": calls.get(stopped).state,
+    "listed": sorted(job.display_name for page in calls.list(2) for job in page),
+    "seen by theirs": [theirs.batches.get(name=name).state.value for name in names],
+    "listed by theirs": sorted(job.display_name for job in theirs.batches.list()),
+    "deleted": [calls.delete(stopped), calls.delete(stopped)],
+}
+print(json.dumps({"version": version("google-genai"), **found}))
+"""
+
+
 @pytest.mark.parametrize("wanted", ["==1.57.0", "==2.19.0", ">=3"])
-def test_the_direct_api_files_and_errors(
+def test_the_direct_api_files_batches_and_errors(
     wanted: str, wheel: Path, gemini: LocalGemini, tmp_path: Path
 ) -> None:
     here = Environment(tmp_path / "venv", wheel, "[google]", f"google-genai{wanted}")
     # The first get is the program's own; polls of the video come before it, so by name.
     gemini.order_fault(Operation.GET, FaultKind.UNAVAILABLE, match="b.txt", nth=2)
     gemini.order_fault(Operation.GET, FaultKind.RATE_LIMITED, match="b.txt", nth=2)
-    found = json.loads(
-        here.run(
-            *("-W", "ignore", "-c", SCRIPT),
+
+    def run(script: str) -> dict[str, Any]:
+        printed = here.run(
+            *("-W", "ignore", "-c", script),
             cwd=tmp_path,
             GEMINI_API_KEY=KEY,
             PROVIDER_UPLOADS_BASE_URL=gemini.url,
             PROVIDER_UPLOADS_PROFILES__GATEWAY__API_KEY=KEY,
             PROVIDER_UPLOADS_PROFILES__GATEWAY__BASE_URL=f"{gemini.url}/genai",
             PROVIDER_UPLOADS_PROFILES__GATEWAY__HEADERS='{"x-model-provider": "openai"}',
-        ).splitlines()[-1]
-    )
-    version = found.pop("version")
-    assert version.startswith(wanted.lstrip("=>").split(".")[0])
+        )
+        found: dict[str, Any] = json.loads(printed.splitlines()[-1])
+        assert found.pop("version").startswith(wanted.lstrip("=>").split(".")[0])
+        return found
+
+    found = run(SCRIPT)
     assert found.pop("polls") >= 1
     assert found == {
         "states": ["ACTIVE", "ACTIVE"],
@@ -91,6 +147,18 @@ def test_the_direct_api_files_and_errors(
         "errors": ["ProviderUnavailableError", "RateLimitedError", "FileGoneError"],
         "deleted": [True, False],
         "at_gateway": [],  # OpenAI's files, of which there are none: the header arrived
+    }
+    gemini.clear_faults()
+    assert run(BATCHES) == {
+        "states": ["SUCCEEDED"] * 3,
+        "answers": [["a"], ["a", "b"], ["a", "b"]],
+        "counts": [1, 2, 2],
+        "canceled": [True, False],
+        "stopped": "CANCELLED",
+        "listed": ["file", "inline", "stopped", "theirs"],
+        "seen by theirs": ["JOB_STATE_SUCCEEDED"] * 3,
+        "listed by theirs": ["file", "inline", "stopped", "theirs"],
+        "deleted": [True, False],
     }
 
 

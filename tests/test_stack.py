@@ -117,10 +117,12 @@ def test_up_serves_restarts_what_dies_and_leaves_nothing(
         *("--flower-port", str(free_port()), "--root", str(path.parent)),
     )
     up.said("Ready")
-    url = up.said(r"PROVIDER_UPLOADS_REDIS_URL=(redis://\S+)")[1]
+    url = up.said(r"Redis (redis://\S+)")[1]
     flower, user, password = up.said(r"Flower: (\S+)\s+user (\S+)\s+password (\S+)").groups()
     children = up.children()
-    assert len(children) == 7  # redis, local Gemini, two transfer, control, beat, Flower
+    assert (
+        len(children) == 8
+    )  # the reaper, redis, local Gemini, two transfer, control, beat, Flower
 
     with UploadQueue(url) as queue:
         ticket = queue.submit(path, poll_s=0.1, jitter_s=0)
@@ -187,6 +189,98 @@ def test_up_interrupted_while_it_starts(command: Callable[..., Command]) -> None
     assert "Traceback" not in up.text
 
 
+@needs_proc
+def test_up_that_is_killed_leaves_nothing(command: Callable[..., Command]) -> None:
+    up = command("up", "--redis-port", "0")
+    up.said("Ready")
+    children = up.children()
+    os.kill(up.process.pid, signal.SIGKILL)
+    wait_until(lambda: gone(children), "all children gone", 15)
+    wait_until(lambda: list(up.temp.iterdir()) == [], "its folder is gone", 5)
+
+
+def test_one_line_makes_the_second_terminal_work(
+    command: Callable[..., Command], make_file: Callable[..., Path]
+) -> None:
+    path = make_file("a.pdf")
+    up = command("up", "--redis-port", "0", "--processing-s", "0", "--root", str(path.parent))
+    line = up.said(r"(?m)^  (\. \S+/env)$")[1]
+    assert Path(line[2:]).stat().st_mode & 0o077 == 0
+
+    def second(typed: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            ["sh", "-c", f"{line}; {typed}"],
+            env={"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "COLUMNS": "80"},
+            cwd=path.parent,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    uploaded = second(f"provider-uploads upload --wait --poll-s 0.1 {path}")
+    assert uploaded.returncode == 0, uploaded.stderr
+    assert re.search(rf"(?m)^[0-9a-f]{{32}}  {path}$", uploaded.stdout), "its ticket"
+    assert max(map(len, re.findall("(?m)^a.pdf.*", uploaded.stdout))) <= 80
+    listed = second("provider-uploads files list")
+    assert listed.returncode == 0, listed.stderr
+    assert re.search(r"(?m)^files/pu-[0-9a-f]{32}-0 +a\.pdf +ACTIVE", listed.stdout), listed.stdout
+    doctor = second("provider-uploads doctor")
+    assert doctor.returncode == 0, doctor.stdout
+    staged = "from provider_uploads import UploadQueue as Q; import io; q = Q(); "
+    staged += "print(q.result(q.submit_stream(io.BytesIO(b'x'), filename='x.txt')).state)"
+    assert second(f'python -c "{staged}"').stdout.strip() == "ACTIVE"
+    swept = second("provider-uploads sweep --dry-run")
+    assert "Nothing is lost and nothing is left behind." in swept.stdout
+    blind = second("unset PROVIDER_UPLOADS_API_KEY; provider-uploads sweep --dry-run")
+    assert blind.stdout == "Nothing is lost in Redis.\n"
+    assert "Not looked at: files at the provider of profile default" in blind.stderr
+
+
+def test_up_with_a_redis_that_is_away_says_so_at_once(command: Callable[..., Command]) -> None:
+    begun = time.monotonic()
+    up = command("up", "--redis-url", f"redis://127.0.0.1:{free_port()}/0")
+    assert up.process.wait(20) == 3
+    assert "ConnectionError" in up.text
+    assert time.monotonic() - begun < 10
+
+
+def sigint_caught(pid: int) -> bool:
+    """Whether a process has a handler for SIGINT; Python has one from its start."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    caught = int(re.search(r"SigCgt:\s*(\w+)", status)[1], 16)  # type: ignore[index]
+    return bool(caught & (1 << (signal.SIGINT - 1)))
+
+
+@needs_proc
+def test_ctrl_c_while_everything_is_imported(command: Callable[..., Command]) -> None:
+    early = command("status", "f" * 32)
+    wait_until(lambda: sigint_caught(early.process.pid), "Python runs")
+    wait_until(lambda: not sigint_caught(early.process.pid), "it imports")
+    early.process.send_signal(signal.SIGINT)
+    assert early.process.wait(20) == -signal.SIGINT
+    assert early.text == ""
+
+
+def test_a_worker_without_a_key_says_so(command: Callable[..., Command], redis_url: str) -> None:
+    worker = command(
+        *("worker", "-Q", "control", "--without-gossip", "--without-mingle"),
+        PROVIDER_UPLOADS_REDIS_URL=redis_url,
+        PROVIDER_UPLOADS_ENV_FILE="",
+        **dict.fromkeys(("GEMINI_API_KEY", "GOOGLE_API_KEY", "PROVIDER_UPLOADS_API_KEY"), ""),
+    )
+    worker.said("Set GEMINI_API_KEY")
+    worker.said("each of its uploads here ends in that error")
+    worker.end(signal.SIGTERM)
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_shell_completes(command: Callable[..., Command], shell: str) -> None:
+    done = command("--version", _PROVIDER_UPLOADS_COMPLETE=f"{shell}_source")
+    assert done.process.wait(20) == 0
+    assert "_PROVIDER_UPLOADS_COMPLETE" in done.text
+
+
 def test_up_keeps_its_data_where_told(
     command: Callable[..., Command], make_file: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -194,12 +288,12 @@ def test_up_keeps_its_data_where_told(
     data = tmp_path / "kept"
     arguments = ("up", "--redis-port", "0", "--root", str(path.parent), "--data", str(data))
     first = command(*arguments)
-    with UploadQueue(first.said(r"REDIS_URL=(redis://\S+)")[1]) as queue:
+    with UploadQueue(first.said(r"Redis (redis://\S+)")[1]) as queue:
         ticket = queue.submit(path)
         queue.result(ticket, timeout_s=20)
     assert first.end() == 130
     second = command(*arguments)
-    with UploadQueue(second.said(r"REDIS_URL=(redis://\S+)")[1]) as queue:
+    with UploadQueue(second.said(r"Redis (redis://\S+)")[1]) as queue:
         assert queue.result(ticket, timeout_s=0).state == "ACTIVE"
     assert second.end() == 130
 
@@ -251,7 +345,7 @@ def test_demo_makes_its_own_files_and_shows_them_arrive(command: Callable[..., C
         assert f"clip.mp4: {stage}" in demo.text
     names = ["sunset.png", "tone.wav", "notes.txt", "report.pdf", "clip.mp4"]
     assert re.findall(r"^(\S+) +ACTIVE +\d", demo.text, re.M) == names
-    assert re.findall(r"^http://\S+/v1beta/files/pu-\S+  (\S+)$", demo.text, re.M) == names
+    assert re.findall(r"^https?://\S+/v1beta/files/pu-\S+  (\S+)$", demo.text, re.M) == names
     assert list(demo.temp.iterdir()) == []
 
 
@@ -264,6 +358,7 @@ def test_demo_takes_files(command: Callable[..., Command], make_file: Callable[.
 
     missing = command("demo", "missing.pdf")
     assert missing.process.wait(60) == 2
+    assert "Starting" not in missing.text
     assert "Error: missing.pdf: no such file" in missing.text
     assert "Traceback" not in missing.text
     assert list(missing.temp.iterdir()) == []
@@ -274,7 +369,7 @@ def test_upload_and_status_from_the_command_line(
 ) -> None:
     text, video = make_file("notes.txt"), make_file("clip.mp4")
     up = command("up", "--redis-port", "0", "--root", str(text.parent), "--processing-s", "1.5")
-    url = up.said(r"REDIS_URL=(redis://\S+)")[1]
+    url = up.said(r"Redis (redis://\S+)")[1]
 
     def run(*arguments: str) -> tuple[int, str]:
         done = command(*arguments, PROVIDER_UPLOADS_REDIS_URL=url)
@@ -291,7 +386,7 @@ def test_upload_and_status_from_the_command_line(
     assert code == 0
     assert "Ein Clip: PROCESSING" in said
     assert re.search(r"Ein Clip +ACTIVE +1\.0 kB +video/mp4 ", said)
-    assert re.search(r"^http://\S+/v1beta/files/pu-\S+  Ein Clip$", said, re.M)
+    assert re.search(r"^https?://\S+/v1beta/files/pu-\S+  Ein Clip$", said, re.M)
 
     code, said = run("status", "--json", *tickets)
     assert code == 0
@@ -333,6 +428,7 @@ def test_ctrl_c_while_waiting_says_that_the_uploads_go_on(
         (("emulator", "--processing-s", "-1"), 2, "cannot be negative"),
         (("emulator", "--requests-per-minute", "start"), 2, "give OPERATION=N"),
         (("emulator", "--requests-per-day", "fly=3"), 2, "'fly' is no operation"),
+        (("emulator", "--public-uri", "gemini"), 2, "public_uri is a URL"),
     ],
 )
 def test_mistakes_are_sentences(
@@ -361,6 +457,7 @@ def test_the_limits_of_the_emulator_command(
     command: Callable[..., Command], tmp_path: Path
 ) -> None:
     limits = (
+        *("--public-uri", "", "--model", "gemini-next", "--min-cache-tokens", "0"),
         *("--max-file-bytes", "900", "--max-project-bytes", "1000"),
         *("--requests-per-minute", "get=1", "--requests-per-day", "list=1"),
     )
@@ -369,7 +466,11 @@ def test_the_limits_of_the_emulator_command(
     url = emulator.said(r"(http://127\.0\.0\.1:\d+)")[1]
     with httpx2.Client(base_url=url, headers={"x-goog-api-key": "k"}, trust_env=False) as client:
         assert client.post("/upload/v1/files", content=b"x" * 901).status_code == 400
-        assert client.post("/upload/v1/files", content=b"x" * 900).status_code == 200
+        made = client.post("/upload/v1/files", content=b"x" * 900).json()["file"]
+        assert made["uri"] == f"{url}/v1beta/{made['name']}"
+        assert client.get("/v1/models/gemini-next").status_code == 200
+        cached = {"model": "gemini-next", "contents": {"parts": {"text": "x"}}}
+        assert client.post("/v1/cachedContents", json=cached).status_code == 200
         assert client.post("/upload/v1/files", content=b"x" * 101).status_code == 429
         started = client.post("/genai/upload/v1beta/files", json={})
         session = started.headers["x-goog-upload-url"]

@@ -210,6 +210,48 @@ class TestSubmitStream:
             queue.submit_stream(io.BytesIO(CONTENT), filename=filename)
         assert list(folder.iterdir()) == []
 
+    def test_a_name_that_is_too_long_for_the_provider(self, redis_url: str, folder: Path) -> None:
+        with UploadQueue(redis_url) as queue:
+            name = "Fluß " * 200 + ".mp4"
+            status = queue.status(queue.submit_stream(io.BytesIO(CONTENT), filename=name))
+        assert len(status.display_name) == 512
+        assert status.display_name.startswith("Fluß Fluß")
+        assert status.display_name.endswith("….mp4")
+        assert status.mime_type == "video/mp4"
+
+    def test_without_a_name_the_stream_s_own_counts(
+        self, redis_url: str, folder: Path, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "clip.mp4"
+        path.write_bytes(CONTENT)
+        with UploadQueue(redis_url) as queue, path.open("rb") as file:
+            named = queue.status(queue.submit_stream(file))
+            unnamed = queue.status(queue.submit_stream(io.BytesIO(CONTENT)))
+        assert (named.display_name, named.mime_type) == ("clip.mp4", "video/mp4")
+        assert (unnamed.display_name, unnamed.mime_type) == ("upload", "application/octet-stream")
+
+    def test_what_browsers_say_of_what_they_do_not_know(self, redis_url: str, folder: Path) -> None:
+        with UploadQueue(redis_url) as queue:
+            types = [
+                queue.status(
+                    queue.submit_stream(io.BytesIO(b"x"), filename="main.ts", mime_type=said)
+                ).mime_type
+                for said in ("application/octet-stream", "video/mp2t")
+            ]
+        assert types == ["text/plain", "video/mp2t"]
+
+    @pytest.mark.parametrize("max_bytes", [0, -1])
+    def test_limits_that_are_none(self, redis_url: str, folder: Path, max_bytes: int) -> None:
+        with UploadQueue(redis_url) as queue, pytest.raises(InvalidRequestError, match="positive"):
+            queue.submit_stream(io.BytesIO(CONTENT), max_bytes=max_bytes)
+
+    def test_more_bytes_than_the_caller_allows(self, redis_url: str, folder: Path) -> None:
+        with UploadQueue(redis_url) as queue:
+            with pytest.raises(SourceTooLargeError, match="999,999"):
+                queue.submit_stream(io.BytesIO(CONTENT), max_bytes=len(CONTENT) - 1)
+            assert list(folder.iterdir()) == []
+            assert queue.submit_stream(io.BytesIO(CONTENT), max_bytes=len(CONTENT))
+
     def test_nothing_stays_when_it_cannot_be_queued(self, folder: Path) -> None:
         with (
             UploadQueue(f"redis://127.0.0.1:{free_port()}/0") as queue,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -219,3 +220,31 @@ class TestStopping:
             pid = supervisor.pids["one"]
             raise ZeroDivisionError
         assert not alive(pid)
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="reads /proc")
+def test_a_ctrl_c_while_a_process_is_made_leaves_none(heard: Heard) -> None:
+    for _ in range(10):
+        service = Service("a", ["sh", "-c", WAIT], "never")
+
+        with Supervisor(heard.line, heard.events.append) as running:
+            before = set(children())
+            # As soon as there is a process, which is well before Popen returns.
+            thread = threading.Thread(target=interrupt_at_next_child, args=(before,))
+            thread.start()
+            with pytest.raises(KeyboardInterrupt):
+                running.start(service)
+            thread.join()
+
+        assert [pid for pid in children() if pid not in before and alive(pid)] == []
+
+
+def children() -> list[int]:
+    found = Path("/proc/self/task").glob("*/children")
+    return [int(child) for path in found for child in path.read_text().split()]
+
+
+def interrupt_at_next_child(before: set[int]) -> None:
+    while set(children()) <= before:
+        pass
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)

@@ -342,5 +342,5 @@ class TestBroughtToTheirEnd:
         assert [queue.result(ticket).state for ticket in tickets] == ["ACTIVE"] * 10
         assert len(gemini.files()) == 10
         operations = gemini.counters()["operations"]
-        assert operations["start"]["requests"] == 10
+        assert operations["upload"]["requests"] == 10
         assert operations["delete"]["requests"] == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provider_uploads.errors import ConfigurationError
-from provider_uploads.fleet.tiers import Tiers, Work, per_minute, shown
+from provider_uploads.fleet.tiers import PAUSED, Tiers, Work, per_minute, shown
 from provider_uploads.settings import settings
 from tests.nodes import ROOT
 
@@ -51,18 +51,20 @@ class TestTheTable:
 class TestRates:
     @pytest.mark.parametrize(
         ("text", "allowed"),
-        [("10/s", 600), ("60/m", 60), ("120/h", 2), ("0", 0), (None, 0), ("0.5/s", 30)],
+        [("10/s", 600), ("60/m", 60), ("120/h", 2), (None, 0), ("0.5/s", 30)],
     )
     def test_as_celery_writes_them(self, text: str | None, allowed: float) -> None:
         assert per_minute(text) == allowed
 
-    @pytest.mark.parametrize("text", ["fast", "10/x", "-3/m", "nan/m", "inf"])
-    def test_what_is_none(self, text: str) -> None:
+    @pytest.mark.parametrize("text", ["fast", "10/x", "-3/m", "nan/m", "inf", "0", "0/m", ""])
+    def test_what_is_no_rate(self, text: str) -> None:
         with pytest.raises(ValueError, match="is no rate: write 10/s, 60/m or 500/h"):
             per_minute(text)
 
     def test_as_they_are_shown(self) -> None:
-        assert [shown(rate) for rate in (60, 0.5, 0)] == ["60/m", "0.5/m", "no limit"]
+        assert [shown(rate) for rate in (60, 0.5, 0, PAUSED)] == [
+            *("60/m", "0.5/m", "no limit", "paused")
+        ]
 
 
 class TestAFileOfYourOwn:

@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from provider_uploads.client import UploadQueue
+    from provider_uploads.client import AsyncUploadQueue, UploadQueue
     from provider_uploads.direct import (
         apreupload_and_wait_active,
         aupload_and_wait_active,
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [  # noqa: RUF022 - in reading order
     "UploadQueue",
+    "AsyncUploadQueue",
     # without a queue
     "upload_and_wait_active",
     "preupload_and_wait_active",
@@ -60,7 +61,7 @@ __all__ = [  # noqa: RUF022 - in reading order
 #: Where each name is; imported when it is first used, because Redis, pydantic and the settings
 #: take a third of a second that a process may never need.
 _MODULES = {
-    "client": ("UploadQueue",),
+    "client": ("AsyncUploadQueue", "UploadQueue"),
     "direct": (
         "apreupload_and_wait_active",
         "aupload_and_wait_active",

@@ -209,7 +209,14 @@ def _steps(
     """Check everything that can be checked without a request, and return the steps."""
     if provider != "google":
         raise UnknownProviderError(provider)
-    request = request_for(path, display_name, mime_type, poll_policy, cleanup_on_timeout, profile)
+    request = request_for(
+        path,
+        display_name=display_name,
+        mime_type=mime_type,
+        cleanup_on_timeout=cleanup_on_timeout,
+        profile=profile,
+        **poll_policy,
+    )
     if api_key is not None and not api_key:
         raise MissingCredentialsError("gemini", profile)
     opened = open_provider(profile, api_key)  # may say that google-genai is missing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
@@ -25,6 +26,33 @@ def _lower(headers: dict[str, SecretStr]) -> dict[str, SecretStr]:
 Headers = Annotated[dict[str, SecretStr], AfterValidator(_lower)]
 
 
+def _api_key(value: SecretStr) -> SecretStr:
+    key = value.get_secret_value().strip()  # a file's last line break
+    if not (key.isascii() and key.isprintable()):
+        raise ValueError("holds a line break or a letter that no key has; copy it again")
+    return SecretStr(key)
+
+
+#: A key as it may stand in a header.
+ApiKey = Annotated[SecretStr, AfterValidator(_api_key)]
+
+
+def _base_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    # A provider that is plugged in may have its place elsewhere, such as in a folder.
+    if not (usable or value.startswith("/")):
+        raise ValueError("is no URL of a server: write it as https://host or http://host:port/path")
+    return value
+
+
+#: Where a provider is.
+BaseUrl = Annotated[str, AfterValidator(_base_url)]
+
+
 class Profile(BaseModel):
     """An account: the key, the address and what is sent along. It stays where it was read."""
 
@@ -33,8 +61,8 @@ class Profile(BaseModel):
     name: str = DEFAULT_PROFILE
     #: Which implementation speaks to it: ours, or one that is plugged in.
     provider: str = "gemini"
-    api_key: SecretStr | None = None
-    base_url: str = GEMINI_URL
+    api_key: ApiKey | None = None
+    base_url: BaseUrl = GEMINI_URL
     api_version: str = "v1beta"
     headers: Headers = Field(default_factory=dict)
     #: What the account may do; none: ``PROVIDER_UPLOADS_TIER``.

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field
 
-from provider_uploads import errors, protocol
+from provider_uploads import errors
 from provider_uploads.profiles import DEFAULT_PROFILE, ProfileName
-from provider_uploads.schemas import Record, UploadResult, UploadStatus, checked
+from provider_uploads.schemas import ModelName, Record, UploadResult, UploadStatus, checked
 
 #: The quickstart's model.
 DEFAULT_MODEL: Final = "gemini-3-flash-preview"
@@ -27,13 +27,19 @@ class Question(Record):
     ``{"temperature": 0}``.
     """
 
-    version: Literal[1] = protocol.PAYLOAD_VERSION
+    version: Literal[1, 2] = 1
     question_id: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     prompt: Annotated[str, Field(min_length=1)]
-    model: Annotated[str, Field(pattern=r"^[\w.-]+(/[\w.-]+)*$")] = DEFAULT_MODEL
+    model: ModelName = DEFAULT_MODEL
     profile: ProfileName = DEFAULT_PROFILE
     uploads: tuple[str, ...] = ()
     config: dict[str, Any] = Field(default_factory=dict)
+    #: Whether the outbox holds somebody to tell of its end; since version 2.
+    notify: bool = False
+
+    def to_json(self) -> str:
+        """Return the question as Redis keeps it; what version 1 does not know only where used."""
+        return self.model_dump_json(exclude=set() if self.notify else {"notify"})
 
 
 class Attachment(Record):
@@ -82,11 +88,15 @@ def question_for(
     model: str = DEFAULT_MODEL,
     profile: str = DEFAULT_PROFILE,
     config: dict[str, Any] | None = None,
+    *,
+    notify: bool = False,
 ) -> Question:
     """Return a new question over uploads, with a new id; raises InvalidRequestError."""
     return checked(
         Question,
         {
+            "version": 2 if notify else 1,
+            "notify": notify,
             "question_id": uuid.uuid4().hex,
             "prompt": prompt,
             "model": model,

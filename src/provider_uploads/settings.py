@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from difflib import get_close_matches
 from functools import cache
-from ipaddress import IPv4Network, IPv6Network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
@@ -29,8 +30,24 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
 from provider_uploads.errors import ConfigurationError
-from provider_uploads.profiles import DEFAULT_PROFILE, GEMINI_URL, Headers, Profile, ProfileName
+from provider_uploads.notifications.receivers import Broker, Callback
+from provider_uploads.profiles import (
+    DEFAULT_PROFILE,
+    GEMINI_URL,
+    ApiKey,
+    BaseUrl,
+    Headers,
+    Profile,
+    ProfileName,
+)
 from provider_uploads.protocol import SOURCE_SCHEMES
+
+_PREFIX: Final = "PROVIDER_UPLOADS_"
+#: Read by env_file, by Flower's configuration, and by docker-compose.yml.
+_READ_ELSEWHERE: Final = frozenset(
+    {"ENV_FILE", "FLOWER_AUTH", "FLOWER_PORT", "FLOWER_ADDRESS", "USER", "FILES"}
+    | {"WORKERS_BASE_URL", "REDIS_PORT", "EMULATOR_PORT"}
+)
 
 
 class Settings(BaseSettings):
@@ -43,17 +60,19 @@ class Settings(BaseSettings):
         extra="ignore",  # an .env file may hold other programs' variables too
         frozen=True,
         populate_by_name=True,
+        allow_inf_nan=False,
     )
 
-    redis_url: str = "redis://127.0.0.1:6379/0"
+    # Not shown: it may hold a password.
+    redis_url: str = Field(default="redis://127.0.0.1:6379/0", repr=False)
     #: Seconds that one Redis call of a client may take, and as many to connect.
     redis_timeout_s: float = Field(default=2.0, gt=0)
 
     #: Ours first, wherever it stands; then the SDK's own two names.
-    api_key: SecretStr | None = None
-    gemini_api_key: SecretStr | None = Field(default=None, validation_alias="GEMINI_API_KEY")
-    google_api_key: SecretStr | None = Field(default=None, validation_alias="GOOGLE_API_KEY")
-    base_url: str = Field(
+    api_key: ApiKey | None = None
+    gemini_api_key: ApiKey | None = Field(default=None, validation_alias="GEMINI_API_KEY")
+    google_api_key: ApiKey | None = Field(default=None, validation_alias="GOOGLE_API_KEY")
+    base_url: BaseUrl = Field(
         default=GEMINI_URL,
         validation_alias=AliasChoices("PROVIDER_UPLOADS_BASE_URL", "GOOGLE_GEMINI_BASE_URL"),
     )
@@ -83,18 +102,40 @@ class Settings(BaseSettings):
     #: A longer wait that the provider asks for, as for a new day's quota, is left to the caller.
     direct_longest_wait_s: float = Field(default=300.0, ge=0)
 
+    #: Webhooks and brokers of host applications that may be told of an end; see ``receivers``.
+    callbacks: dict[ProfileName, Callback] = Field(default_factory=dict)
+    brokers: dict[ProfileName, Broker] = Field(default_factory=dict)
+
     #: Folders whose files may be read, separated like PATH; the working directory by default.
     roots: Annotated[tuple[Path, ...], NoDecode] = ()
 
     #: What else may be read: any of s3, gs and https, separated by commas.
     sources: Annotated[frozenset[str], NoDecode] = frozenset()
-    #: Seconds for one https source, from its first byte to its last.
+    #: Most seconds for one https source, from the request to its last byte.
     https_timeout_s: float = Field(default=1800.0, gt=0)
+    #: Most seconds until an https source has answered with its headers.
+    https_answer_s: float = Field(default=60.0, gt=0)
+    #: The least bytes a second of an https source while it is waited for, and how many seconds it
+    #: may be slower. A source may take as long as its bytes do at this rate, and a minute.
+    https_least_bytes_s: float = Field(default=16_000.0, ge=0)
+    https_slow_for_s: float = Field(default=30.0, gt=0)
     #: Networks that https may read from although they are not public, such as an intranet's
     #: ``10.1.0.0/16``, separated by commas.
     https_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode] = ()
     #: Where streams are staged, for web apps and workers alike: a folder or an fsspec URL.
-    staging: str | None = None
+    staging: str | None = Field(default=None, repr=False)
+    #: Encrypts URLs with a credential in them while they wait in Redis: a key as
+    #: ``cryptography.fernet.Fernet.generate_key()`` makes it, the same for clients and workers;
+    #: several, separated by commas: the first encrypts, all decrypt.
+    encryption_key: SecretStr | None = None
+
+    @field_validator("encryption_key")
+    @classmethod
+    def _fernet_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        for key in value.get_secret_value().split(",") if value else ():
+            if not re.fullmatch(r"[A-Za-z0-9_-]{43}=", key.strip()):
+                raise ValueError("is no key of Fernet's: 44 characters, the last one =")
+        return value
 
     @field_validator("sources", mode="before")
     @classmethod
@@ -108,7 +149,15 @@ class Settings(BaseSettings):
     @field_validator("https_networks", mode="before")
     @classmethod
     def _networks(cls, value: Any) -> Any:
-        return _parts(value)
+        parts = _parts(value)
+        for part in parts:
+            try:
+                ip_network(part)
+            except ValueError:
+                raise ValueError(
+                    f"{part!r} is no network; write its first address and length, as 10.1.0.0/16"
+                ) from None
+        return parts
 
     @field_validator("roots", mode="before")
     @classmethod
@@ -139,11 +188,38 @@ class Settings(BaseSettings):
             )
         return self.profiles[name].model_copy(update={"name": name})
 
+    def callback(self, name: str) -> Callback:
+        """Return a webhook; raises ConfigurationError naming those there are."""
+        if name not in self.callbacks:
+            raise ConfigurationError(
+                f"no callback {name!r} here (known: {_names(self.callbacks)}). Set "
+                f"PROVIDER_UPLOADS_CALLBACKS__{name.upper()}__URL and …__SECRET where the worker "
+                "runs."
+            )
+        return self.callbacks[name]
+
+    def broker(self, name: str) -> Broker:
+        """Return a host application's broker; raises ConfigurationError naming those there are."""
+        if name not in self.brokers:
+            raise ConfigurationError(
+                f"no broker {name!r} here (known: {_names(self.brokers)}). Set "
+                f"PROVIDER_UPLOADS_BROKERS__{name.upper()}__URL where the worker runs."
+            )
+        return self.brokers[name]
+
     @property
     def profile_names(self) -> tuple[str, ...]:
         """The profiles that have a key."""
-        names = (DEFAULT_PROFILE, *sorted(self.profiles))
-        return tuple(name for name in names if self.profile(name).api_key is not None)
+        return tuple(name for name in self._all_profiles if self.profile(name).api_key is not None)
+
+    @property
+    def keyless_profile_names(self) -> tuple[str, ...]:
+        """The profiles that have none."""
+        return tuple(name for name in self._all_profiles if self.profile(name).api_key is None)
+
+    @property
+    def _all_profiles(self) -> tuple[str, ...]:
+        return (DEFAULT_PROFILE, *sorted(self.profiles))
 
     @property
     def _default_profile(self) -> Profile:
@@ -164,9 +240,33 @@ def _parts(value: Any) -> Any:
     return value
 
 
+def _names(known: Iterable[str]) -> str:
+    return ", ".join(sorted(known)) or "none"
+
+
 def env_file() -> str | None:
     """Return the file whose variables stand below the environment's, if there is to be one."""
-    return os.environ.get("PROVIDER_UPLOADS_ENV_FILE", ".env") or None
+    named = os.environ.get("PROVIDER_UPLOADS_ENV_FILE")
+    if named and not Path(named).is_file():
+        raise ConfigurationError(
+            f"PROVIDER_UPLOADS_ENV_FILE: there is no file {named}. Correct it, or leave it empty."
+        )
+    return ".env" if named is None else named or None
+
+
+def unknown_variables(more: Iterable[str] = ()) -> dict[str, str | None]:
+    """Return variables with our prefix that nothing reads, each with the nearest name there is.
+
+    ``more`` are names that others read, without the prefix.
+    """
+    fields = {name.upper() for name in (*Settings.model_fields, *more)} | _READ_ELSEWHERE
+    known = {f"{_PREFIX}{name}" for name in fields}
+    nested = tuple(f"{_PREFIX}{name}__" for name in ("PROFILES", "CALLBACKS", "BROKERS"))
+    return {
+        name: next(iter(get_close_matches(name, known, 1, 0.8)), None)
+        for name in sorted(os.environ)
+        if name.startswith(_PREFIX) and name not in known and not name.startswith(nested)
+    }
 
 
 @cache
@@ -193,8 +293,9 @@ def explained() -> Iterator[None]:
 
 def _variable(path: tuple[int | str, ...]) -> str:
     """Return the variable that set the field at ``path``."""
-    separator = "__" if path[0] == "profiles" else "_"
-    name = separator.join(str(part) for part in path if part != "[key]").upper()
+    nested = path[0] in {"profiles", "callbacks", "brokers"}
+    parts = path if nested else path[:1]
+    name = "__".join(str(part) for part in parts if part != "[key]").upper()
     return name if "_UPLOADS_" in name else f"PROVIDER_UPLOADS_{name}"
 
 
@@ -211,6 +312,13 @@ def redis_url(value: str) -> str:
     if any(not name.startswith("ssl_") for name, _ in parse_qsl(urlsplit(value).query)):
         raise ValueError("has an option that is not read: only those of TLS are, ssl_…=…")
     return value
+
+
+def celery_url(url: str) -> str:
+    """Return the URL of a Redis as Celery takes it: with TLS it wants to be told to check."""
+    if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
+        return url
+    return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=CERT_REQUIRED"
 
 
 def without_secrets(url: str) -> str:

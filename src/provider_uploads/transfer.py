@@ -10,6 +10,7 @@ from typing import Protocol
 from provider_uploads.errors import (
     FileGoneError,
     NameTakenError,
+    ProviderRefusedError,
     QueueUnavailableError,
     SessionLostError,
     SourceChangedError,
@@ -19,10 +20,13 @@ from provider_uploads.errors import (
     VerificationError,
 )
 from provider_uploads.ledger.state import UploadState
-from provider_uploads.providers.base import Progress, Provider
+from provider_uploads.providers.base import Progress, Provider, in_one_request
 from provider_uploads.providers.verification import verify
 from provider_uploads.schemas import ProviderFile, Stage, UploadRequest
 from provider_uploads.sources.base import Source
+
+#: What a service may answer that knows no file in one request.
+_NOT_THIS_WAY = frozenset({400, 404, 405, 411, 413, 415})
 
 
 class Interrupted(Exception):  # noqa: N818 - nothing went wrong
@@ -99,8 +103,13 @@ def transfer(
     lease: Lease,
     stopping: Callable[[], bool],
     progress_every_s: float,
+    in_one: bool = False,
 ) -> tuple[UploadState, ProviderFile]:
     """Start or resume the session, send what the server lacks, verify; return row and file.
+
+    With ``in_one`` a small source goes in one request, without a session; the row must be UPLOADING
+    then, so that whoever finds it knows that there may be a file. Where the service refuses that, a
+    session is used.
 
     Raises Interrupted when ``stopping()`` turns true or the lease is lost, Ended when the upload
     has ended otherwise;
@@ -138,9 +147,19 @@ def transfer(
                 if not store.progress(row.request.upload_id, sent_bytes):
                     raise Ended
 
+    one_request = in_one_request(provider) if in_one else None
     try:
+        if one_request:
+            try:
+                return row, one_request.send_in_one(row.name, row.request, source)
+            except ProviderRefusedError as error:
+                if error.http_status not in _NOT_THIS_WAY:
+                    raise
         session_url, resume = row.session_url, True
         if session_url is None:
+            # Killed between the answer and its record, a worker leaves an empty session that nobody
+            # can name: its URL is the provider's choice and stands in the answer alone. It holds no
+            # bytes and no name, and ends by itself.
             session_url = provider.start(row.name, row.request, source.size_bytes)
             resume = False
             try:
@@ -162,6 +181,8 @@ def transfer(
     except VerificationError:
         _abandon(store, provider, row)
         raise
+    if one_request:  # it was refused for the way, and not for the file
+        one_request.forgo_one_request()
     if not capabilities.keeps_mime_type:
         file = file.model_copy(update={"mime_type": row.request.mime_type})
     return row, file

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import click
+from rich.filesize import decimal
+from rich.table import Table
+from rich.text import Text
 
-from provider_uploads.cli import display
-from provider_uploads.cli.console import PROFILE, out, say
+from provider_uploads.cli.console import PROFILE, out, printable, say
+from provider_uploads.cli.tables import STYLES, WIDE, table
 from provider_uploads.files import Files
 from provider_uploads.schemas import ProviderFile
+
+_STYLES = {stage.value: style for stage, style in STYLES.items()}
 
 
 @click.group("files")
@@ -66,4 +71,24 @@ def _print_files(files: Iterable[ProviderFile], as_json: bool) -> None:
         for file in files:
             click.echo(file.model_dump_json())
     else:
-        out.print(display.listing([*files]))
+        out.print(listing([*files], out.width))
+
+
+def listing(files: Sequence[ProviderFile], width: int) -> Table:
+    """Return a table of files at the provider: name, display name, state, size, type, expiry.
+
+    On a terminal of less than 100 columns without the last two; the names stay whole.
+    """
+    rest = ("MIME type", "Expires") if width >= WIDE else ()
+    names = ("Name", "Display name", "State", "Size", *rest)
+    made = table(*names, folds=("Display name",))
+    for file in files:
+        expires = f"{file.expires_at:%Y-%m-%d %H:%M %Z}" if file.expires_at else "-"
+        made.add_row(
+            Text(file.name),
+            Text(printable(file.display_name or "-")),
+            Text(file.state, style=_STYLES.get(file.state, "")),
+            decimal(file.size_bytes),
+            *((Text(file.mime_type), expires) if rest else ()),
+        )
+    return made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import tempfile
 import threading
@@ -13,11 +14,13 @@ from types import FrameType
 from typing import Any, NoReturn
 
 import click
+from rich.live import Live
 from rich.text import Text
 
 from provider_uploads.cli.console import event, out, say, starting
 from provider_uploads.cli.uploads import follow
 from provider_uploads.client import UploadQueue
+from provider_uploads.client.submission import submission_for
 from provider_uploads.errors import MissingDependencyError
 from provider_uploads.local.samples import make_samples
 from provider_uploads.local.stack import Provider, Stack, StackOptions
@@ -36,6 +39,8 @@ def demo(files: tuple[Path, ...], provider: Provider) -> None:
     """Run everything on this machine for a minute and watch files become ACTIVE."""
     with tempfile.TemporaryDirectory(prefix="provider-uploads-demo-") as folder, ctrl_c():
         paths = list(files) or make_samples(Path(folder), video=provider == "local")
+        for path in paths:  # before anything is started
+            submission_for(path)
         options = StackOptions(
             provider=provider,
             redis_port=0,
@@ -97,6 +102,10 @@ def demo(files: tuple[Path, ...], provider: Provider) -> None:
     help="A folder that workers may read; repeatable.  [default: this one]",
 )
 @click.option(
+    "--staging",
+    help="Where streams are staged: a folder or an fsspec URL.  [default: gone at the end]",
+)
+@click.option(
     "--data",
     type=click.Path(path_type=Path, file_okay=False),
     help="Keep Redis's data in this folder.  [default: gone at the end]",
@@ -115,16 +124,37 @@ def up(**options: Any) -> None:
         with starting("Starting Redis, the provider and the workers"):
             stack = Stack(StackOptions(beat=True, **options), lines=line, events=event)
             running.enter_context(stack)
-        out.print("[bold green]Ready.[/] In another terminal:")
-        say(f"  export PROVIDER_UPLOADS_REDIS_URL={stack.redis_url}")
-        say("  provider-uploads upload --wait FILE...")
-        if stack.flower_url:
-            user, _, password = (stack.flower_auth or "").partition(":")
-            say(f"Flower: {stack.flower_url}  user {user}  password {password}")
-        say("Ctrl-C stops everything.")
+        running.enter_context(_staying(_how_to_use(stack)))
         ready.set()
         while True:
             signal.pause()  # until one raises KeyboardInterrupt
+
+
+def _how_to_use(stack: Stack) -> str:
+    lines = [
+        f"Redis {stack.redis_url}   provider {stack.base_url}",
+        "Ready. In another terminal:",
+        f"  . {shlex.quote(str(stack.shell_file))}",
+        "  provider-uploads upload --wait FILE...",
+    ]
+    if stack.options.provider != "local":
+        lines.append("  (doctor, files and sweep need your GEMINI_API_KEY there, too)")
+    if stack.flower_url:
+        user, _, password = (stack.flower_auth or "").partition(":")
+        lines.append(f"Flower: {stack.flower_url}  user {user}  password {password}")
+    return "\n".join([*lines, "Ctrl-C stops everything."])
+
+
+@contextmanager
+def _staying(text: str) -> Iterator[None]:
+    """Print a text; on a terminal it stays below what is printed while the block runs."""
+    if not out.is_terminal:
+        say(text)
+        yield
+        return
+    with Live(Text(text, "green"), console=out, auto_refresh=False) as live:
+        live.refresh()
+        yield
 
 
 @click.command()
@@ -177,12 +207,45 @@ def up(**options: Any) -> None:
     "  [default: the first]",
 )
 @click.option(
+    "--multipart/--no-multipart",
+    "takes_multipart",
+    default=True,
+    help="Take a file whose description and bytes come in one request.  [default: take it]",
+)
+@click.option(
     "--requests-per-minute",
     multiple=True,
     metavar="OPERATION=N",
     help="Answer 429 beyond that, as start=60; repeatable.  [default: no limit]",
 )
 @click.option("--requests-per-day", multiple=True, metavar="OPERATION=N", help="The same by day.")
+@click.option(
+    "--public-uri",
+    default="https://generativelanguage.googleapis.com",
+    show_default=True,
+    help="What the URIs of files begin with; empty is the address the client used.",
+)
+@click.option("--model", "models", multiple=True, help="One more model to know; repeatable.")
+@click.option(
+    "--min-cache-tokens",
+    type=click.IntRange(min=0),
+    default=1024,
+    show_default=True,
+    help="The least that cached contents may count.",
+)
+@click.option(
+    "--max-batch-jobs",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Batch jobs of one key that have not ended; one more is 429.",
+)
+@click.option(
+    "--max-enqueued-tokens",
+    type=click.IntRange(min=0),
+    help="Tokens of one model in one key's batch jobs; one that would make it more fails."
+    "  [default: no limit]",
+)
 @click.option("--keep-bytes", is_flag=True, help="Keep the bytes of files while it runs.")
 @click.option(
     "--data-dir",
@@ -192,7 +255,7 @@ def up(**options: Any) -> None:
 def emulator(host: str, port: int, api_keys: tuple[str, ...], **options: Any) -> None:
     """Run the local Gemini: the Files API over HTTP, for tests and first steps."""
     try:
-        from provider_uploads.emulator import EmulatorConfig, EmulatorError, serve
+        from provider_uploads.emulator import BatchConfig, EmulatorConfig, EmulatorError, serve
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("provider_uploads"):
             raise
@@ -200,7 +263,11 @@ def emulator(host: str, port: int, api_keys: tuple[str, ...], **options: Any) ->
     try:
         for limits in ("requests_per_minute", "requests_per_day"):
             options[limits] = _limits(options[limits])
-        config = EmulatorConfig(api_keys=frozenset(api_keys), **options)
+        batches = BatchConfig(
+            max_concurrent_jobs=options.pop("max_batch_jobs"),
+            max_enqueued_tokens=options.pop("max_enqueued_tokens"),
+        )
+        config = EmulatorConfig(api_keys=frozenset(api_keys), batches=batches, **options)
     except ValueError as error:
         raise click.UsageError(str(error)) from None
     try:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 
 import click
+from rich import box
+from rich.table import Table
+from rich.text import Text
 
-from provider_uploads.cli import display
-from provider_uploads.cli.console import out
+from provider_uploads.cli.console import out, printable
 from provider_uploads.errors import ConfigurationError, InvalidRequestError
 from provider_uploads.fleet.limits import Limits, RateLimitStatus, published
-from provider_uploads.fleet.tiers import Tier, Work
+from provider_uploads.fleet.tiers import PAUSED, Tier, Work, shown
 from provider_uploads.ledger.storage import Storage
 from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.settings import settings
@@ -35,7 +38,7 @@ def show(as_json: bool) -> None:
             stored = {"held_bytes": held_bytes, "storage_bytes": tiers[profile].storage_bytes}
             click.echo(json.dumps({"profile": profile, **stored}))
         return
-    out.print(display.standings(standings, tiers))
+    out.print(table(standings, tiers))
     for profile, held_bytes in held.items():
         of = tiers[profile].storage_bytes
         limit = f" of {of / 1e9:,.2f} GB" if of else " GB, no limit"
@@ -47,21 +50,24 @@ def show(as_json: bool) -> None:
 @click.argument("rate")
 @click.option("--profile", help="Only this account.  [default: all]")
 def set_(work: str, rate: str, profile: str | None) -> None:
-    """Change a rate for the whole fleet at once: "10/s", "60/m", "500/h", "none" or "tier".
+    """Change a rate for the whole fleet at once: 10/s, 60/m, 500/h, unlimited, pause or tier.
 
-    It also ends a cool-down. "tier" sets the tier's own rate again.
+    It also ends a cool-down. With "pause" nothing new begins, except polls whose time is up; "tier"
+    sets the tier's own rate again.
     """
     _, tiers, limits = _fleet()
     if profile is not None and profile not in tiers:
         raise ConfigurationError(
             f"no worker knows a profile {profile!r} (known: {', '.join(tiers)})."
         )
-    given = {"none": "0", "tier": None}.get(rate, rate)
+    given = None if rate == "tier" else rate
     try:
         limits.set_rate(Work(work), given, profile=profile, profiles=tiers)
     except ValueError as error:
-        raise InvalidRequestError("RATE", repr(rate), f"{error}, none, or tier") from None
-    out.print(display.standings([limits.status(p, Work(work)) for p in tiers], tiers))
+        raise InvalidRequestError(
+            "RATE", repr(rate), f"{error}, unlimited, pause or tier"
+        ) from None
+    out.print(table([limits.status(p, Work(work)) for p in tiers], tiers))
 
 
 def _fleet() -> tuple[Ledger, dict[str, Tier], Limits]:
@@ -70,7 +76,7 @@ def _fleet() -> tuple[Ledger, dict[str, Tier], Limits]:
     if not tiers:
         raise ConfigurationError(
             f"no worker has ever run on {ledger.server}, so nobody has said what the tiers are. "
-            "Start one: celery -A tasks worker."
+            "Start one: provider-uploads worker."
         )
     return ledger, tiers, Limits(ledger, lambda profile, work: tiers[profile].rate(work))
 
@@ -81,8 +87,28 @@ def _as_json(standing: RateLimitStatus, tier: str) -> dict[str, object]:
         "tier": tier,
         "work": standing.work.value,
         "tier_per_minute": standing.tier_rate or None,
-        "per_minute": standing.rate or None,
+        "per_minute": None if standing.rate <= 0 else standing.rate,
+        "paused": standing.rate == PAUSED,
         "share": round(standing.factor, 3),
         "on_hold_s": round(standing.on_hold_s, 1),
         "why": standing.why,
     }
+
+
+def table(found: Sequence[RateLimitStatus], tiers: Mapping[str, Tier]) -> Table:
+    """Return a table of rates and of what holds of them now."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    for name in ("Profile", "Tier", "Work", "Tier's rate", "Rate", "In use", "On hold"):
+        made.add_column(name, overflow="fold")
+    for one in found:
+        held = f"{one.on_hold_s:,.0f} s: {printable(one.why)}" if one.on_hold_s else ""
+        made.add_row(
+            one.profile,
+            tiers[one.profile].name,
+            one.work.value,
+            shown(one.tier_rate),
+            Text(shown(one.rate), "yellow" if one.rate != one.tier_rate else ""),
+            Text(f"{one.factor:.0%}", "yellow" if one.factor < 1 else "") if one.rate > 0 else "",
+            Text(held, "red"),
+        )
+    return made

@@ -1,4 +1,4 @@
-"""What goes through the queue: upload, status, cancel, delete, sweep, ask."""
+"""What goes through the queue: upload, status, cancel, delete."""
 
 from __future__ import annotations
 
@@ -20,12 +20,11 @@ from provider_uploads.cli.console import (
     err,
     event,
     out,
+    printable,
     say,
-    starting,
 )
 from provider_uploads.client import UploadQueue
 from provider_uploads.errors import InvalidRequestError, QueueUnavailableError, UnknownTicketError
-from provider_uploads.questions import DEFAULT_MODEL, Answer
 from provider_uploads.schemas import (
     BACKOFF_FACTOR,
     JITTER_S,
@@ -125,7 +124,7 @@ def upload(
         if not wait:
             _print_tickets(queue.statuses(tickets), as_json)
             return
-        with _interruptible(tickets):
+        with interruptible(tickets):
             follow(queue, tickets, as_json)
 
 
@@ -142,9 +141,7 @@ def status(tickets: tuple[str, ...], as_json: bool) -> None:
             except UnknownTicketError as error:
                 unknown.append(str(error))
     if statuses:
-        _print_statuses(statuses, as_json)
-        if not as_json:
-            _print_tickets(statuses, as_json)
+        _print_ends(statuses, as_json)
     for problem in unknown:
         err.print(Text.assemble(("Error: ", "bold red"), problem), soft_wrap=True)
     if unknown:
@@ -177,86 +174,7 @@ def delete(tickets: tuple[str, ...]) -> None:
             say(f"{ticket}  {said}")
 
 
-@click.command()
-@click.option("--dry-run", is_flag=True, help="Only say what would be done.")
-@click.option(
-    "--unknown",
-    is_flag=True,
-    help="Delete also files under our names that this Redis knows nothing of.",
-)
-@click.option(
-    "--quiet-s",
-    type=click.FloatRange(min=0),
-    default=20.0,
-    show_default=True,
-    help="Leave alone what moved within so many seconds.",
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a finding.")
-def sweep(dry_run: bool, unknown: bool, quiet_s: float, as_json: bool) -> None:
-    """Find what nobody moves any more, and bring it to its end."""
-    with UploadQueue() as queue:
-        found = queue.sweep(dry_run=dry_run, unknown=unknown, quiet_s=quiet_s)
-    if as_json:
-        for finding in found:
-            click.echo(finding.model_dump_json())
-    elif found:
-        out.print(display.findings(found, dry_run=dry_run, unknown=unknown))
-    else:
-        say("Nothing is lost and nothing is left behind.")
-
-
-@click.command()
-@click.argument("prompt")
-@click.argument("paths", nargs=-1, metavar="FILE...")
-@click.option("--ticket", "tickets", multiple=True, help="An earlier upload; repeatable.")
-@click.option("--model", default=DEFAULT_MODEL, show_default=True)
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
-@PROFILE
-def ask(
-    prompt: str,
-    paths: tuple[str, ...],
-    tickets: tuple[str, ...],
-    model: str,
-    as_json: bool,
-    profile: str,
-) -> None:
-    """Upload files, and ask a model one question over all of them."""
-    with UploadQueue() as queue:
-        asked = queue.ask(prompt, paths, tickets=tickets, model=model, profile=profile)
-        event(f"question {asked}: provider-uploads answer {asked}")
-        uploads = queue.question(asked).uploads
-        with _interruptible(uploads):
-            console = err  # what stands on standard output is the answer
-            read = _through_outages(lambda: queue.statuses(uploads))
-            statuses = display.follow(console, read) if uploads else []
-            if any(status.stage is not Stage.ACTIVE for status in statuses):
-                for problem in display.problems(statuses):
-                    err.print(Text(display.printable(problem), "red"), soft_wrap=True)
-                sys.exit(FAILED)
-            with starting(f"Asking {model}", console):
-                answered = queue.answer(asked)
-    _print_answer(answered, as_json)
-
-
-@click.command()
-@click.argument("ticket")
-@click.option("--timeout-s", type=click.FloatRange(min=0), help="Most seconds to wait.")
-@click.option("--json", "as_json", is_flag=True, help="Print the answer as one JSON object.")
-def answer(ticket: str, timeout_s: float | None, as_json: bool) -> None:
-    """Wait for the answer to a question that was asked before, and print it."""
-    with UploadQueue() as queue:
-        _print_answer(queue.answer(ticket, timeout_s=timeout_s), as_json)
-
-
-def _print_answer(answered: Answer, as_json: bool) -> None:
-    if as_json:
-        click.echo(answered.model_dump_json())
-        return
-    say(display.printable_lines(answered.text))
-    err.print(display.bill(answered), style="dim", soft_wrap=True)
-
-
-def _through_outages(
+def through_outages(
     read: Callable[[], list[UploadStatus]],
 ) -> Callable[[], list[UploadStatus]]:
     """Return what reads again while Redis is away, once it was there: the uploads go on."""
@@ -286,9 +204,15 @@ def follow(queue: UploadQueue, tickets: Sequence[str], as_json: bool) -> None:
     """Show uploads until all have ended; exit 1 unless all are ACTIVE."""
     # With --json, progress goes where it does not mix with the answer.
     console = err if as_json else out
-    statuses = display.follow(console, _through_outages(lambda: queue.statuses(tickets)))
-    _print_statuses(statuses, as_json)
+    statuses = display.follow(console, through_outages(lambda: queue.statuses(tickets)))
+    _print_ends(statuses, as_json)
     _exit_for(statuses)
+
+
+def _print_ends(statuses: Sequence[UploadStatus], as_json: bool) -> None:
+    _print_statuses(statuses, as_json)
+    if not as_json:
+        _print_tickets(statuses, as_json)
 
 
 def _print_tickets(statuses: Sequence[UploadStatus], as_json: bool) -> None:
@@ -296,7 +220,7 @@ def _print_tickets(statuses: Sequence[UploadStatus], as_json: bool) -> None:
         _print_statuses(statuses, as_json)
         return
     for status in statuses:
-        say(f"{status.ticket}  {display.printable(status.source)}")
+        say(f"{status.ticket}  {printable(status.source)}")
 
 
 def _print_statuses(statuses: Sequence[UploadStatus], as_json: bool) -> None:
@@ -304,11 +228,11 @@ def _print_statuses(statuses: Sequence[UploadStatus], as_json: bool) -> None:
         for status in statuses:
             click.echo(status.model_dump_json())
         return
-    out.print(display.summary(statuses))
+    out.print(display.summary(statuses, out.width))
     for address in display.addresses(statuses):
         say(address)
     for problem in display.problems(statuses):
-        err.print(Text(display.printable(problem), "red"), soft_wrap=True)
+        err.print(Text(printable(problem), "red"), soft_wrap=True)
 
 
 def _exit_for(statuses: Sequence[UploadStatus]) -> None:
@@ -317,7 +241,8 @@ def _exit_for(statuses: Sequence[UploadStatus]) -> None:
 
 
 @contextmanager
-def _interruptible(tickets: Sequence[str]) -> Iterator[None]:
+def interruptible(tickets: Sequence[str]) -> Iterator[None]:
+    """Say on Ctrl-C that the uploads go on, and how to ask for them."""
     try:
         yield
     except KeyboardInterrupt:

@@ -1,49 +1,31 @@
-"""The web app's side: submit files, ask how they are, fetch results."""
+"""The queue for web apps with threads: submit files, ask how they are, fetch results."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterable, Sequence
-from contextlib import suppress
-from typing import Any, Self, Unpack
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Self, Unpack, overload
 
-from provider_uploads import messages
-from provider_uploads.client.publisher import Publisher
-from provider_uploads.client.waiting import events, wait_for
-from provider_uploads.errors import InvalidRequestError, ProviderUploadsError
-from provider_uploads.fleet.queues import Queues
-from provider_uploads.ledger.questions import Questions
+from provider_uploads.client import arguments
+from provider_uploads.client.batch_queue import BatchQueue
+from provider_uploads.client.event_stream import ChangeFeed, EventStream
+from provider_uploads.client.operations import Operations
+from provider_uploads.client.submission import SubmitOptions, shows_options, submission_for
+from provider_uploads.errors import InvalidRequestError
+from provider_uploads.fleet.items import ITEMS
+from provider_uploads.ledger import batch_steps
+from provider_uploads.ledger.upload_steps import Page
 from provider_uploads.ledger.uploads import Ledger
-from provider_uploads.locations import credential
-from provider_uploads.profiles import DEFAULT_PROFILE
-from provider_uploads.questions import DEFAULT_MODEL, Answer, Question, question_for
-from provider_uploads.requests import (
-    PollOptions,
-    poll_options,
-    refuse_key,
-    relative_names,
-    request_for,
-    staged_request,
-)
-from provider_uploads.schemas import (
-    BACKOFF_FACTOR,
-    JITTER_S,
-    MAX_POLL_S,
-    POLL_S,
-    TIMEOUT_S,
-    Evict,
-    Stage,
-    UploadRequest,
-    UploadResult,
-    UploadStatus,
-)
-from provider_uploads.settings import redis_url as checked_url
+from provider_uploads.questions import Answer, Question
+from provider_uploads.schemas import Delivery, Stage, UploadResult, UploadStatus
 from provider_uploads.settings import settings
 from provider_uploads.sources.staging import Readable, staging_at
-from provider_uploads.sweep import Finding, Sweep, sweep_everywhere
+
+if TYPE_CHECKING:
+    from provider_uploads.sweep import Finding
 
 
-class UploadQueue:
+class UploadQueue(BatchQueue):
     """A queue of uploads in one Redis; thread-safe, made once per process.
 
     It keeps to itself: it neither reads nor becomes the host application's Celery app, ignores
@@ -53,14 +35,11 @@ class UploadQueue:
 
     def __init__(self, redis_url: str | None = None) -> None:
         """Use ``redis_url``, or ``PROVIDER_UPLOADS_REDIS_URL``; nothing is connected yet."""
-        try:
-            self._url = checked_url(redis_url) if redis_url else settings().redis_url
-        except ValueError as error:  # the URL may hold a password: it is not repeated
-            raise InvalidRequestError("redis_url", "(not shown)", str(error)) from None
-        self._timeout_s = settings().redis_timeout_s
-        self._ledger = Ledger(self._url, timeout_s=self._timeout_s)
-        self._queues = Queues(self._ledger)
-        self._publisher = Publisher(self._url, self._ledger, timeout_s=self._timeout_s)
+        url = arguments.server(redis_url)
+        self._ledger = Ledger(url, timeout_s=settings().redis_timeout_s)
+        self._operations = Operations()
+        super().__init__(self._ledger, self._operations)
+        self._changes = ChangeFeed(self._ledger)
 
     def __enter__(self) -> Self:
         return self
@@ -70,28 +49,13 @@ class UploadQueue:
 
     def close(self) -> None:
         """Close the connections."""
+        self._changes.close()
         self._ledger.close()
-        self._publisher.close()
 
     # -- submitting ----------------------------------------------------------------------------
 
-    def submit(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        display_name: str | None = None,
-        mime_type: str | None = None,
-        timeout_s: float = TIMEOUT_S,
-        poll_s: float = POLL_S,
-        max_poll_s: float | None = MAX_POLL_S,
-        backoff_factor: float = BACKOFF_FACTOR,
-        jitter_s: float = JITTER_S,
-        cleanup_on_timeout: bool = True,
-        profile: str = DEFAULT_PROFILE,
-        reuse: bool = False,
-        evict: Evict | None = None,
-        api_key: None = None,
-    ) -> str:
+    @shows_options
+    def submit(self, path: str | os.PathLike[str], **options: Unpack[SubmitOptions]) -> str:
         """Queue one file, by its path or its s3://, gs:// or https:// URL; return its ticket.
 
         ``timeout_s`` runs from the moment the provider has all bytes. The first poll comes after
@@ -106,113 +70,60 @@ class UploadQueue:
 
         An upload that does not fit into the account's storage waits. With ``evict="oldest"`` our
         own finished files are deleted for it, the oldest first, as by ``delete``.
-        """
-        refuse_key(api_key)
-        poll_policy = poll_options(timeout_s, poll_s, max_poll_s, backoff_factor, jitter_s)
-        request = request_for(
-            path, display_name, mime_type, poll_policy, cleanup_on_timeout, profile, reuse, evict
-        )
-        self._send(request, credential(os.fspath(path)))
-        return request.upload_id
 
+        ``ticket`` is one of your own making, ``uuid.uuid4().hex``: an upload that is there already
+        under it stays as it is, so a request that is made twice queues one upload.
+
+        ``owner`` (1 to 128 characters) and ``tags`` (at most 16, text to text) are kept with the
+        upload, for ``list`` and ``status``; the provider does not see them.
+
+        ``on_active`` and ``on_failed`` are Celery signatures of your own app: they are sent to
+        your ``broker``, which the workers' settings name, with the UploadResult, or with the
+        UploadStatus of one that failed, timed out or was cancelled, as first argument.
+        ``callback`` names a webhook of the workers' settings. All are sent at least once.
+        """
+        return self._ledger.run(self._operations.submit(submission_for(path, **options)))
+
+    @shows_options
     def submit_stream(
         self,
         fileobj: Readable,
         *,
-        filename: str,
-        display_name: str | None = None,
-        mime_type: str | None = None,
-        timeout_s: float = TIMEOUT_S,
-        poll_s: float = POLL_S,
-        max_poll_s: float | None = MAX_POLL_S,
-        backoff_factor: float = BACKOFF_FACTOR,
-        jitter_s: float = JITTER_S,
-        cleanup_on_timeout: bool = True,
-        profile: str = DEFAULT_PROFILE,
-        reuse: bool = False,
-        evict: Evict | None = None,
-        api_key: None = None,
+        filename: str | None = None,
+        max_bytes: int | None = None,
+        **options: Unpack[SubmitOptions],
     ) -> str:
         """Copy a binary stream to ``PROVIDER_UPLOADS_STAGING``, queue the copy, return the ticket.
 
         Read from where it stands to its end, a block at a time; not closed. Of ``filename`` only
-        the last component counts. The other options are those of ``submit``. The worker removes
-        the copy when the provider has it, or the upload has ended otherwise; whatever is raised
-        here, nothing stays. Raises ConfigurationError without a staging place,
-        SourceTooLargeError, SourceUnavailableError when the place does not take the copy, or an
-        InvalidRequestError.
+        the last component counts; without one, the stream's own is used if it has one. A MIME type
+        of ``application/octet-stream`` is looked up by the name. The other options are those of
+        ``submit``. The worker removes the copy when the provider has it, or the upload has ended
+        otherwise; whatever is raised here, nothing stays. Raises ConfigurationError without a
+        staging place, SourceTooLargeError beyond ``max_bytes`` or what the provider takes,
+        SourceUnavailableError when the place does not take the copy, or an InvalidRequestError.
         """
-        refuse_key(api_key)
-        poll_policy = poll_options(timeout_s, poll_s, max_poll_s, backoff_factor, jitter_s)
-        request = staged_request(
-            filename,
-            display_name,
-            mime_type,
-            poll_policy,
-            cleanup_on_timeout,
-            profile,
-            reuse,
-            evict,
-        )
-        staging = staging_at(settings().staging)
-        size_bytes = staging.put(request.upload_id, request.source, fileobj)
+        staged = arguments.staged(fileobj, filename, max_bytes, options)
+        submission = staged.copy(fileobj)
         try:
-            self._send(request.model_copy(update={"size_bytes": size_bytes}))
-        except BaseException:
-            with suppress(ProviderUploadsError):  # the first error is the one to tell
-                staging.remove(request.upload_id)
+            return self._ledger.run(self._operations.submit(submission))
+        except BaseException as error:
+            staged.remove_after(error)
             raise
-        return request.upload_id
 
+    @shows_options
     def submit_many(
-        self,
-        paths: Iterable[str | os.PathLike[str]],
-        *,
-        mime_type: str | None = None,
-        timeout_s: float = TIMEOUT_S,
-        poll_s: float = POLL_S,
-        max_poll_s: float | None = MAX_POLL_S,
-        backoff_factor: float = BACKOFF_FACTOR,
-        jitter_s: float = JITTER_S,
-        cleanup_on_timeout: bool = True,
-        profile: str = DEFAULT_PROFILE,
-        reuse: bool = False,
-        evict: Evict | None = None,
-        api_key: None = None,
+        self, paths: Iterable[str | os.PathLike[str]], **options: Unpack[SubmitOptions]
     ) -> list[str]:
         """Queue many files, by path or URL, in one message; return their tickets, in order.
 
         All are checked first: one that is bad raises, and nothing is queued. The options
         are those of ``submit`` and hold for every file; each keeps its own name.
         """
-        refuse_key(api_key)
-        poll_policy = poll_options(timeout_s, poll_s, max_poll_s, backoff_factor, jitter_s)
-        locations = [os.fspath(path) for path in paths]
-        requests = [
-            request_for(
-                location, None, mime_type, poll_policy, cleanup_on_timeout, profile, reuse, evict
-            )
-            for location in locations
-        ]
-        if not requests:
+        submissions = arguments.many(paths, options)
+        if not submissions:
             return []
-        self._open(requests, locations)
-        self._ingest(requests)
-        return [request.upload_id for request in requests]
-
-    def _open(self, requests: Sequence[UploadRequest], locations: Sequence[str]) -> None:
-        """Write rows; whole URLs only where they hold a credential."""
-        urls = {
-            request.upload_id: url
-            for request, location in zip(requests, locations, strict=True)
-            if (url := credential(location))
-        }
-        self._ledger.open(requests, urls)
-
-    def _ingest(self, requests: Sequence[UploadRequest], question_id: str | None = None) -> None:
-        """Send many uploads, and a question over them, in one message."""
-        message = messages.ingest_signature(self._publisher.app, requests, question_id)
-        self._publisher.publish(message, *(request.upload_id for request in requests))
+        return self._ledger.run(self._operations.submit_many(submissions))
 
     def ask(
         self,
@@ -220,31 +131,21 @@ class UploadQueue:
         paths: Iterable[str | os.PathLike[str]] = (),
         *,
         tickets: Sequence[str] = (),
-        model: str = DEFAULT_MODEL,
-        config: dict[str, Any] | None = None,
-        profile: str = DEFAULT_PROFILE,
-        reuse: bool = False,
-        **poll_policy: Unpack[PollOptions],
+        **options: Any,
     ) -> str:
         """Queue one question over files; return its ticket, for ``answer``.
 
         The files are ``paths``, uploaded as by ``submit_many``, and those of earlier ``tickets``.
         Of several, each comes after its name in the prompt: the path from the folder they share.
-        ``config`` holds JSON fields of google-genai's ``GenerateContentConfig``.
+
+        Options: ``model``; ``config``, JSON fields of google-genai's ``GenerateContentConfig``;
+        ``profile``; ``on_answer``, ``on_failed``, ``broker`` and ``callback``, which are told of
+        the question's end as ``submit`` tells of an upload's; and those of ``submit`` for its
+        files.
         """
-        given = [os.fspath(path) for path in paths]
-        uploads = [
-            request_for(path, name, None, dict(poll_policy), True, profile, reuse)
-            for path, name in zip(given, relative_names(given), strict=True)
-        ]
-        together = (*tickets, *(request.upload_id for request in uploads))
-        question = question_for(prompt, together, model, profile, config)
-        if tickets:
-            self.statuses(tickets)  # one that is unknown is said now
-        Questions(self._ledger).open(question)
-        self._open(uploads, given)
-        self._ingest(uploads, question.question_id)
-        return question.question_id
+        return self._ledger.run(
+            self._operations.ask(*arguments.asked(prompt, paths, tickets, **options))
+        )
 
     # -- changing one's mind -------------------------------------------------------------------
 
@@ -254,12 +155,7 @@ class UploadQueue:
         Bytes stop moving within a second. One that had ended stays as it was, and a second
         cancellation is harmless. Raises UnknownTicketError.
         """
-        found = self._ledger.read(ticket).stage
-        if not found.ended and not self._ledger.cancelled(ticket):
-            found = self._ledger.read(ticket).stage  # it ended in between
-        if (found is Stage.CANCELLED or not found.ended) and self._ledger.left_behind(ticket):
-            self._publisher.publish(messages.delete_signature(self._publisher.app, ticket))
-        return found
+        return self._ledger.run(self._operations.cancel(ticket))
 
     def delete(self, ticket: str) -> Stage:
         """Have an ended upload's file deleted at the provider; return the stage it is in.
@@ -268,10 +164,7 @@ class UploadQueue:
         that has not ended stays as it is: that is for ``cancel``. A second time is harmless. Raises
         UnknownTicketError.
         """
-        found = self._ledger.read(ticket).stage
-        if found.ended and self._ledger.release_copy(ticket) and self._ledger.left_behind(ticket):
-            self._publisher.publish(messages.delete_signature(self._publisher.app, ticket))
-        return found
+        return self._ledger.run(self._operations.delete(ticket))
 
     # -- sweeping ------------------------------------------------------------------------------
 
@@ -284,10 +177,14 @@ class UploadQueue:
         Files that this Redis knows nothing of are deleted only with ``unknown``. What moved within
         ``quiet_s`` seconds is left alone. Needs the ``google`` extra.
         """
+        if not 0 <= quiet_s < float("inf"):
+            raise InvalidRequestError("quiet_s", repr(quiet_s), "must be zero or more seconds")
+        from provider_uploads.sweep import Sweep, sweep_everywhere  # most processes never sweep
+
         sweep = Sweep(
             self._ledger,
-            self._publisher.app,
-            self._publisher.publish,
+            ITEMS,
+            lambda message: self._ledger.run(self._operations.publish(message)),
             quiet_s=quiet_s,
             staging=staging_at(settings().staging) if settings().staging else None,
         )
@@ -297,15 +194,15 @@ class UploadQueue:
 
     def question(self, ticket: str) -> Question:
         """Return a question that has no answer yet, or has one; raises what ended it."""
-        return Questions(self._ledger).read(ticket)[0]
+        return self._ledger.run(self._operations.question(ticket))
 
     def answer(self, ticket: str, *, timeout_s: float | None = None) -> Answer:
         """Wait for the answer to a question as ``result`` waits for an upload."""
+        return self._ledger.run(self._operations.answer(ticket, timeout_s))
 
-        def read() -> tuple[Answer | None, str]:
-            return Questions(self._ledger).read(ticket)[1], "not answered"
-
-        return wait_for(ticket, read, timeout_s)
+    def deliveries(self, ticket: str) -> list[Delivery]:
+        """Return whom an upload or a question tells of its end, and how that fares."""
+        return self._ledger.run(self._operations.deliveries(ticket))
 
     def status(self, ticket: str) -> UploadStatus:
         """Return what is known about an upload; raises UnknownTicketError."""
@@ -313,7 +210,23 @@ class UploadQueue:
 
     def statuses(self, tickets: Sequence[str]) -> list[UploadStatus]:
         """Return the statuses of many uploads, in order, in one round trip."""
-        return self._ledger.statuses(tickets)
+        return self._ledger.run(self._operations.statuses(tickets))
+
+    def list(
+        self,
+        *,
+        owner: str | None = None,
+        stage: Stage | str | None = None,
+        limit: int = 100,
+        cursor: str | None = None,
+    ) -> Page:
+        """Return uploads of the last three days, the newest first: ``.uploads`` and ``.cursor``.
+
+        At most ``limit`` (1 to 1,000), of one ``owner`` or of all, in one ``stage`` or any. The
+        cursor asks for the page after this one, and is None on the last. Of uploads in other
+        stages 2,000 are passed over at once, so a page may be short and not the last.
+        """
+        return self._ledger.run(self._operations.page(owner, stage, limit, cursor))
 
     def result(self, ticket: str, *, timeout_s: float | None = None) -> UploadResult:
         """Wait until an upload has ended and return its result.
@@ -321,30 +234,40 @@ class UploadQueue:
         Raises what the worker raised, with its data; ResultTimeoutError after ``timeout_s``
         seconds (None: wait for ever; 0: do not wait), while the upload goes on.
         """
+        return self._ledger.run(self._operations.result(ticket, timeout_s))
 
-        def read() -> tuple[UploadResult | None, str]:
-            row = self._ledger.read(ticket)
-            if row.stage.ended and row.stage is not Stage.ACTIVE:
-                raise row.failure()
-            return row.result() if row.stage.ended else None, row.stage.value
+    @overload
+    def events(
+        self,
+        tickets: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        heartbeat_s: None = None,
+    ) -> EventStream[UploadStatus]: ...
 
-        return wait_for(ticket, read, timeout_s)
+    @overload
+    def events(
+        self, tickets: Sequence[str], *, timeout_s: float | None = None, heartbeat_s: float
+    ) -> EventStream[UploadStatus | None]: ...
 
     def events(
-        self, tickets: Sequence[str], *, timeout_s: float | None = None
-    ) -> Generator[UploadStatus, None, None]:
+        self,
+        tickets: Sequence[str],
+        *,
+        timeout_s: float | None = None,
+        heartbeat_s: float | None = None,
+    ) -> EventStream[Any]:
         """Yield each upload's status now, and again with every change, until all have ended.
 
-        Bytes sent are a change too, four times a second. Changes that come faster than they are
-        read arrive as one. Raises ResultTimeoutError when ``timeout_s`` is over and an upload has
-        not ended; UnknownTicketError.
-        """
-        return events(self._ledger, tickets, timeout_s)
+        A batch's ticket yields its BatchStatus, in the same stream.
 
-    def _send(self, request: UploadRequest, source_url: str | None = None) -> None:
-        ticket = request.upload_id
-        self._ledger.open([request], {ticket: source_url} if source_url else {})
-        with self._publisher.publishing((ticket,)) as options:
-            queue = self._queues.queue_of(request.profile)
-            message = messages.upload_signature(self._publisher.app, request, queue)
-            message.apply_async(**options)
+        Bytes sent are a change too, four times a second. Changes that come faster than they are
+        read arrive as one. With ``heartbeat_s``, yield None when nothing has changed for so long.
+        Raises ResultTimeoutError when ``timeout_s`` is over and an upload has not ended;
+        UnknownTicketError.
+
+        All readers of a process share one subscription. ``close()``, from any thread, ends the
+        stream at once; a ``with`` block closes it.
+        """
+        first = self._ledger.run(batch_steps.statuses_of(tickets))
+        return EventStream(self._changes, first, timeout_s, heartbeat_s)

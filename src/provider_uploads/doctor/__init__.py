@@ -24,7 +24,11 @@ from provider_uploads.background import begin
 from provider_uploads.doctor import limits, machine, server, work, workers
 from provider_uploads.doctor.check import Check, Examination, Verdict, failure, note
 from provider_uploads.doctor.context import CheckContext
-from provider_uploads.errors import ConfigurationError, QueueUnavailableError
+from provider_uploads.errors import (
+    ConfigurationError,
+    QueueUnavailableError,
+    UnreadableStateError,
+)
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.providers.capabilities import MODEL_PROVIDER
 from provider_uploads.settings import Settings, settings
@@ -49,7 +53,11 @@ CHECKS: Checks = (
     ("renewal", workers.renewal),
     ("queues", work.queues),
     ("uploads", work.oldest),
+    ("parked", work.parked_polls),
+    ("batches", work.batches),
     ("sweep", work.swept),
+    ("unreadable", work.unreadable),
+    ("callbacks", work.notifications),
     ("breaker", work.breakers),
     ("tiers", limits.tiers),
     ("storage", limits.storage),
@@ -57,6 +65,7 @@ CHECKS: Checks = (
 )
 
 _HANGS = "Something it needs hangs: a network mount, or a server that accepts and is silent."
+_NOT_OURS = "If another application writes there, give each a database of its own."
 _REFUSED = "Correct what it names, or ask whoever runs Redis; its log may say more."
 #: Shorter secrets are words, which may stand in any sentence.
 _LEAST_SECRET = 8
@@ -108,6 +117,8 @@ def _outcome(name: str, future: Future[list[Check]]) -> list[Check]:
         return future.result()
     except QueueUnavailableError:
         raise
+    except UnreadableStateError as error:
+        return [failure(name, str(error), _NOT_OURS)]
     except Exception as error:
         problem = f"the check itself failed: {type(error).__name__}: {error}"
         return [failure(name, problem, "That is a fault of ours: please report this line.")]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from provider_uploads.doctor.check import Check, note, ok, warning
 from provider_uploads.doctor.context import CheckContext
 from provider_uploads.fleet.limits import Limits, RateLimitStatus, published
-from provider_uploads.fleet.tiers import Work, shown
+from provider_uploads.fleet.tiers import PAUSED, Work, shown
 from provider_uploads.ledger.storage import Storage
 from provider_uploads.settings import Settings
 
@@ -32,6 +32,10 @@ def tiers(here: CheckContext) -> Iterator[Check]:
         if wanted not in {None, tier.name}:
             facts = f"the workers are in {tier.name}, and this environment says {wanted}"
             yield warning(name, facts, "Start the workers anew with the one that is meant.")
+        elif any(one.rate == PAUSED for one in standings):
+            yield warning(
+                name, f"{tier.name}: {'; '.join(changed)}", "provider-uploads tier set WORK tier"
+            )
         elif max(one.on_hold_s for one in standings) > _LONG_S:
             yield warning(name, f"{tier.name}: {'; '.join(changed)}", "provider-uploads tier show")
         elif changed:
@@ -50,6 +54,8 @@ def _wanted(here: Settings, profile: str) -> str | None:
 def _changed(standing: RateLimitStatus) -> str:
     """Say what holds beside the tier's rate; nothing if nothing does."""
     work = standing.work.value
+    if standing.rate == PAUSED:
+        return f"{work} is paused"
     if standing.on_hold_s:
         return f"{work} on hold for {standing.on_hold_s:,.0f} s: {standing.why}"
     if standing.factor < 1:

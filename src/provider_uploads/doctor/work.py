@@ -12,11 +12,16 @@ from provider_uploads.doctor.context import CheckContext
 from provider_uploads.doctor.fleet import Fleet
 from provider_uploads.errors import QueueUnavailableError
 from provider_uploads.fleet.breaker import outage
+from provider_uploads.fleet.dead_letters import DeadLetters
 from provider_uploads.fleet.queues import Queues
+from provider_uploads.ledger import parked
+from provider_uploads.ledger.batches import Batches
+from provider_uploads.ledger.last_sweep import last_sweep, sweeping
 from provider_uploads.ledger.open_uploads import OpenUploads
-from provider_uploads.ledger.uploads import OPEN_KEY
+from provider_uploads.ledger.outbox import OUTBOX_KEY, Outbox
+from provider_uploads.ledger.upload_steps import OPEN_KEY
 from provider_uploads.profiles import DEFAULT_PROFILE
-from provider_uploads.sweep import last_sweep, sweeping
+from provider_uploads.schemas import BatchStage
 
 #: An upload that waited longer to begin wants a reason.
 _LONG_S = 600.0
@@ -93,6 +98,44 @@ def oldest(here: CheckContext) -> Iterator[Check]:
         yield warning(name, facts, remedy)
 
 
+def parked_polls(here: CheckContext) -> Iterator[Check]:
+    """Somebody watches the polls that are parked."""
+    name = "parked"
+    found = here.ledger.run(parked.counts())
+    if not found:
+        yield ok(name, "no polls; few files wait, each by a message of its own")
+    for profile, (count, watcher) in found.items():
+        facts = f"{count:,} polls of profile {profile}"
+        if watcher:
+            yield ok(name, f"{facts}, watched by {watcher}")
+        else:
+            yield warning(
+                name,
+                f"{facts}, and nobody watches",
+                "A worker on control does, within 15 s, if it has the profile's key and is of "
+                "this version.",
+            )
+
+
+def batches(here: CheckContext) -> Iterator[Check]:
+    """No batch waits for long to begin."""
+    name = "batches"
+    found = Batches(here.ledger).open()
+    queued = [one for one in found if one.stage == BatchStage.QUEUED]
+    if not queued:
+        yield ok(name, f"none waits to begin; {len(found)} under way or being cleaned up")
+        return
+    oldest = max(queued, key=lambda one: one.age_s)
+    facts = (
+        f"{len(queued)} wait to begin, the oldest, {oldest.ticket}, for {_time(oldest.age_s)}"
+        + (f": {oldest.note}" if oldest.note else "")
+    )
+    if oldest.age_s <= _LONG_S:
+        yield ok(name, facts)
+    else:
+        yield warning(name, facts, "See what it says, and provider-uploads batch list.")
+
+
 def swept(here: CheckContext) -> Iterator[Check]:
     """The sweep runs: lost messages come home by nothing else."""
     name = "sweep"
@@ -106,8 +149,58 @@ def swept(here: CheckContext) -> Iterator[Check]:
     yield warning(
         name,
         f"{said}{every}. A message lost in a crash comes home only by it",
-        "Run one beat in the fleet, celery -A tasks beat, and a worker on control, which does it.",
+        "Run one beat in the fleet, provider-uploads beat, and a worker on control, which does it.",
     )
+
+
+def unreadable(here: CheckContext) -> Iterator[Check]:
+    """Nothing in Redis is there that nobody can read."""
+    name = "unreadable"
+    last = last_sweep(here.ledger)
+    letters = DeadLetters(here.ledger)
+    if count := letters.count():
+        newest = letters.read(1)
+        why = f", the last one in queue {newest[0].queue}: {newest[0].reason}" if newest else ""
+        yield warning(
+            name,
+            f"{_items(count)} of the queues could not be read and {_were(count)} set aside{why}",
+            "Find out who sends them: provider-uploads dead-letters shows and drops them.",
+        )
+    if last and last.unreadable_count:
+        yield warning(
+            name,
+            f"the sweep leaves {_items(last.unreadable_count)} in Redis alone: "
+            + "; ".join(last.unreadable),
+            "Upgrade the workers if a newer version wrote them, else delete those keys.",
+        )
+    if not count and not (last and last.unreadable_count):
+        yield ok(name, "nothing: all messages and rows can be read")
+
+
+def _items(count: int) -> str:
+    return "1 item" if count == 1 else f"{count:,} items"
+
+
+def _were(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
+def notifications(here: CheckContext) -> Iterator[Check]:
+    """Whoever is to be told of an end takes what is sent."""
+    name = "callbacks"
+    with here.ledger.reached():
+        waiting = here.ledger.redis.zcard(OUTBOX_KEY)
+    refused = Outbox(here.ledger).refused()
+    if not refused:
+        yield ok(
+            name, f"{waiting} uploads and questions have somebody to tell, none in vain so far"
+        )
+    for to, error in refused.items():
+        yield warning(
+            name,
+            f"{to} does not take what is sent: {error}",
+            "See to the receiver, or to its name in the workers' settings; it is sent again.",
+        )
 
 
 def breakers(here: CheckContext) -> Iterator[Check]:

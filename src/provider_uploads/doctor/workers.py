@@ -106,6 +106,19 @@ def _setups(fleet: Fleet, settings: Settings) -> Iterator[tuple[str, str]]:
         if len(found) > 1:
             problem = f"workers differ in {setting}: {_told(found)}. A message may come to any"
             yield problem, f"Set {what} for all workers."
+    for about in everybody:
+        if about.unknown_variables:
+            problem = f"{about.worker} has variables that nothing reads: "
+            yield problem + _text(about.unknown_variables), "Correct their names, or remove them."
+    keys = _by((key.partition(": ")[0], key) for about in everybody for key in about.keys)
+    for profile, named in keys.items():
+        if len(found_keys := sorted(set(named))) > 1:
+            problem = (
+                f"workers have different keys for profile {profile} (fingerprints: "
+                f"{_text([key.partition(': ')[2] for key in found_keys])}): files of one cannot be "
+                "read with the other"
+            )
+            yield problem, f"Set one key for profile {profile} where the workers run."
     said = _by((tier.partition(": ")[0], tier) for about in everybody for tier in about.tiers)
     for profile, named in said.items():
         if len(tiers := sorted(set(named))) > 1:

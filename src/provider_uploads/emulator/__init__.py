@@ -5,6 +5,7 @@ server for the command line.
 """
 
 from provider_uploads.emulator.app import create_app
+from provider_uploads.emulator.batch_config import BatchConfig
 from provider_uploads.emulator.config import EmulatorConfig, Operation
 from provider_uploads.emulator.errors import EmulatorError, InvalidFaultError, PortInUseError
 from provider_uploads.emulator.fault_kinds import FaultKind
@@ -18,6 +19,7 @@ __all__ = [  # noqa: RUF022 - in reading order
     "LocalGemini",
     "serve",
     "EmulatorConfig",
+    "BatchConfig",
     # what can be ordered to go wrong
     "Operation",
     "FaultKind",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -26,6 +25,8 @@ from provider_uploads.emulator.errors import (
 from provider_uploads.emulator.fault_kinds import AtAnswer, AtBytes, FaultPoint, Moment, Trait
 from provider_uploads.emulator.faults import Fault
 from provider_uploads.emulator.files import StoredFile
+from provider_uploads.emulator.json_text import parse_json
+from provider_uploads.emulator.messages import Message
 from provider_uploads.emulator.sessions import HangUp, UploadSession
 
 
@@ -224,18 +225,20 @@ class Call:
             raise ClientGoneError
 
     async def json(self, max_bytes: int = _MAX_JSON_BYTES) -> Any:
-        """The body as JSON, ``{}`` if there is none; 400 if it is not JSON."""
+        """The body as JSON, ``{}`` if there is none; 400 if it is none the service reads."""
         body = bytearray()
+        too_large = f"Request payload size exceeds the limit: {max_bytes} bytes."
+        if (self.content_length or 0) > max_bytes:
+            raise invalid_argument(too_large)
         async for block in self.blocks():
             body += block
             if len(body) > max_bytes:
-                raise invalid_argument(
-                    f"Request payload size exceeds the limit: {max_bytes} bytes."
-                )
-        try:
-            return json.loads(body) if body.strip() else {}
-        except ValueError:
-            raise invalid_argument("Invalid JSON payload received.") from None
+                raise invalid_argument(too_large)
+        return parse_json(body)
+
+    async def parse(self, message: Message, max_bytes: int = _MAX_JSON_BYTES) -> dict[str, Any]:
+        """The body as one of the API's messages; 400 with all that is wrong with it."""
+        return message.parse(await self.json(max_bytes))
 
     async def drain(self) -> int:
         """Take what is left of the body, returned is how much that was.
@@ -250,12 +253,14 @@ class Call:
         return taken_bytes
 
     def resource(self, file: StoredFile) -> dict[str, Any]:
-        """The File resource with a uri this client can fetch."""
-        engine = self.engine
-        return file.resource(engine.clock(), self.base_url, engine.config.sha256_encoding)
+        """The File resource for this client."""
+        return self.engine.resource(file, self.base_url)
 
 
 Handler = Callable[[Call], Awaitable[Response]]
+
+# A path, an HTTP method, and what answers there.
+Endpoint = tuple[str, str, Callable[[Engine, Request], Awaitable[Response]]]
 
 
 async def answer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,6 +12,8 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Literal
+
+from provider_uploads.emulator.batch_config import BatchConfig
 
 # Nanoseconds since the epoch. Every state and every expiry is computed from it when asked.
 Clock = Callable[[], int]
@@ -57,14 +60,16 @@ def rfc3339(time_ns: int, *, fraction_digits: int = 6) -> str:
     """``2025-05-01T09:30:00.123456Z``; the service gives nine digits for expiry, else six."""
     whole_s, rest_ns = divmod(time_ns, SECOND_NS)
     fraction = f".{rest_ns:09d}"[: fraction_digits + 1] if fraction_digits else ""
-    return f"{datetime.fromtimestamp(whole_s, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
+    return f"{datetime.fromtimestamp(whole_s, UTC).isoformat()[:19]}{fraction}Z"
 
 
 class Operation(StrEnum):
     """One kind of call, at the service itself or through the gateway.
 
     ``upload`` is every request with file bytes (raw, multipart, a chunk) and a bare ``finalize``;
-    ``download`` is both the redirect and the request for the bytes that follows it.
+    ``download`` is both the redirect and the request for the bytes that follows it; ``webhook``
+    is every call about webhooks that a project registers; ``generate`` is with and without a
+    stream, ``cache`` all of cachedContents, ``search`` all of fileSearchStores but the bytes.
     """
 
     START = "start"
@@ -77,12 +82,29 @@ class Operation(StrEnum):
     REGISTER = "register"
     DOWNLOAD = "download"
     GENERATE = "generate"
+    CREATE_BATCH = "create_batch"
+    GET_BATCH = "get_batch"
+    LIST_BATCHES = "list_batches"
+    CANCEL_BATCH = "cancel_batch"
+    DELETE_BATCH = "delete_batch"
+    WEBHOOK = "webhook"
+    MODELS = "models"
+    COUNT = "count"
+    EMBED = "embed"
+    CACHE = "cache"
+    SEARCH = "search"
 
+
+# Where the service is. Several clients take a file's uri only if it begins with this.
+GOOGLE_URI = "https://generativelanguage.googleapis.com"
 
 # 2 GB per file is the documented limit.
 MAX_FILE_BYTES = 2 * 1024**3
 # 20 GB per project are the documented limit; here every key is a project.
 MAX_PROJECT_BYTES = 20 * 1024**3
+
+# What one document of a file search store may have.
+MAX_DOCUMENT_BYTES = 100 * 1024 * 1024
 
 # Types the service works on before it calls the file ACTIVE; all others are ACTIVE at once.
 PROCESSED_MIME_TYPES = ("video/*", "application/pdf")
@@ -96,14 +118,20 @@ class EmulatorConfig:
     an exact type before a pattern: ``{"video/*": 3, "image/png": 1}``. An empty ``api_keys``
     accepts any key that is not empty; every key is a project of its own and owns its files.
     ``bandwidth_mib_s`` is what one upload may bring a second, 0 for as much as it can.
-    ``keep_bytes`` keeps the bytes of finished files on disk for as long as the emulator runs.
+    ``keep_bytes`` keeps the bytes of finished files on disk for as long as the emulator runs; of
+    what begins like a line of JSON, from which a batch may be made, they are kept in any case.
     ``data_dir`` is where the emulator makes its own temporary folder (default: the system's).
     ``max_project_bytes`` is what all files of one key may have together.
     ``requests_per_minute`` and ``requests_per_day`` limit operations, for each key on its own:
     ``{"start": 60}``. A minute is any 60 seconds, a day begins at midnight in California; beyond
     them is 429 with the quota that was hit.
+    ``public_uri`` is what the uris of files begin with; empty is the address the client used.
+    ``models`` are names to know beside those of ``models.py``. ``min_cache_tokens`` is the least
+    that cached contents may count.
     ``gateway_finalizes_first``: under ``/genai`` the first request with bytes is taken for the
     whole file, as Bifrost does; False lets chunks add up until ``finalize``.
+    ``takes_multipart=False`` refuses a file whose description and bytes come in one request.
+    ``batches`` has settings of its own, see ``BatchConfig``.
     """
 
     processing_s: float = 2.0
@@ -120,6 +148,11 @@ class EmulatorConfig:
     requests_per_minute: Mapping[Operation, int] = field(default_factory=dict)
     requests_per_day: Mapping[Operation, int] = field(default_factory=dict)
     gateway_finalizes_first: bool = True
+    takes_multipart: bool = True
+    batches: BatchConfig = field(default_factory=BatchConfig)
+    public_uri: str = GOOGLE_URI
+    models: tuple[str, ...] = ()
+    min_cache_tokens: int = 1024
 
     def __post_init__(self) -> None:
         if self.processing_s < 0 or any(s < 0 for s in self.processing_by_mime.values()):
@@ -136,6 +169,11 @@ class EmulatorConfig:
             raise ValueError("max_project_bytes cannot be negative")
         if self.chunk_granularity_bytes < 1:
             raise ValueError("chunk_granularity_bytes must be at least 1 (1 allows every length)")
+        if self.public_uri and not re.fullmatch(r"https?://[^/?#\s]+[^?#\s]*", self.public_uri):
+            raise ValueError("public_uri is a URL such as https://gemini.test, or empty")
+        if self.min_cache_tokens < 0:
+            raise ValueError("min_cache_tokens cannot be negative")
+        object.__setattr__(self, "public_uri", self.public_uri.rstrip("/"))
         for name in ("requests_per_minute", "requests_per_day"):
             object.__setattr__(self, name, _limits(name, getattr(self, name)))
         if self.sha256_encoding not in ("hex", "raw"):

@@ -15,6 +15,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from provider_uploads.emulator.batch_lines import may_be_input
+from provider_uploads.emulator.batch_store import BatchStore
+from provider_uploads.emulator.cached_contents import CachedContents
 from provider_uploads.emulator.config import (
     SECOND_NS,
     AdjustableClock,
@@ -31,12 +34,15 @@ from provider_uploads.emulator.faults import Fault
 from provider_uploads.emulator.files import Fate, FileStore, Source, StoredFile
 from provider_uploads.emulator.gateway_store import GatewayStore
 from provider_uploads.emulator.limits import Counters, Quotas
+from provider_uploads.emulator.search_stores import SearchStores
 from provider_uploads.emulator.sessions import (
     MAX_ID_CHARS,
     FileMetadata,
     SessionStore,
     UploadSession,
 )
+from provider_uploads.emulator.webhook_sender import WebhookSender
+from provider_uploads.emulator.webhook_store import WebhookStore
 
 # PromptPart a file's labels and whether the client chose its name: what goes wrong with it.
 ApplyFileFault = Callable[[Sequence[str], bool], Fault | None]
@@ -54,6 +60,17 @@ class Engine:
         self.files = FileStore(self.clock)
         self.sessions = SessionStore(self.clock)
         self.gateway = GatewayStore(self.clock)
+        self.batches = BatchStore(
+            config.batches,
+            self.clock,
+            (self.files, self.gateway.openai_files),
+            lambda: self.folder,
+        )
+        self.webhooks = WebhookStore(self.clock)
+        self.webhook_sender = WebhookSender(self.webhooks, self.clock)
+        self.batches.on_end = self.webhook_sender.batch_ended
+        self.caches = CachedContents(self.clock, config.min_cache_tokens)
+        self.search = SearchStores(self.clock, lambda: config.processing_s)
         self.faults = FaultOrders(self.clock)
         self.counters = Counters(self.clock)
         self.quotas = Quotas(config.requests_per_minute, config.requests_per_day, self.clock)
@@ -109,14 +126,18 @@ class Engine:
         Name, display name and MIME type are looked at only now, when all bytes are sent: that is
         where the real service refuses them too.
         """
+        document = session.metadata.document
         try:
             file = self._make_file(session, source, apply_fault)
+            if document is not None:
+                self.search.add(document, file, uploaded=True)
         except ApiError as refusal:
             final = refusal.final()
             session.finish(final)
             raise final from None
         session.finish(file)
-        self.files.add(file)
+        if document is None:
+            self.files.add(file)
         self.counters.files_made += 1
         return file
 
@@ -151,7 +172,8 @@ class Engine:
         chosen_id = metadata.chosen_id(_MAX_GENERATED_ID_CHARS if generated else MAX_ID_CHARS)
         metadata.check()
         file_id = self.files.name_for(chosen_id)
-        self.check_storage(session.owner, session.received_bytes)
+        if metadata.document is None:
+            self.check_storage(session.owner, session.received_bytes)
         fault = None
         if apply_fault is not None:
             labels = (f"files/{file_id}", metadata.display_name or "")
@@ -172,8 +194,17 @@ class Engine:
             fate=Fate.ACTIVE if fault is None else fault.rule.fate,
             sequence=self.files.next_sequence(),
             source=source,
-            path=session.path if generated or self.config.keep_bytes else None,
+            path=session.path if generated or self.keeps(session.path) else None,
         )
+
+    def keeps(self, path: Path) -> bool:
+        """Shall the bytes of an upload stay? They may be what a batch is made from."""
+        return self.config.keep_bytes or may_be_input(path)
+
+    def resource(self, file: StoredFile, base_url: str) -> dict[str, Any]:
+        """The File resource, for a client that reaches this server at ``base_url``."""
+        config = self.config
+        return file.resource(self.clock(), base_url, config.sha256_encoding, config.public_uri)
 
     def counters_json(self) -> dict[str, Any]:
         """The counters, and how much is held right now."""
@@ -221,9 +252,14 @@ class Engine:
     def reset(self) -> None:
         """Forget files, sessions, faults, quotas used and counters; the clock stays as it is."""
         self.quotas.clear()
+        self.batches.clear()
+        self.webhooks.clear()
+        self.webhook_sender.clear()
         self.files.clear()
         self.sessions.clear()
         self.gateway.clear()
+        self.caches.clear()
+        self.search.clear()
         self.faults.clear()
         self.counters.clear()
 

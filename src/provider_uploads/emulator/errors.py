@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from starlette.responses import Response
 
@@ -51,6 +51,21 @@ class ApiError(EmulatorError):
     def final(self, received_bytes: int | None = None) -> ApiError:
         """The same answer, marked as the end of an upload request."""
         return ApiError(self.http_status, self.error, "final", received_bytes)
+
+    def at(self, session: UploadState) -> ApiError:
+        """The same answer, with where the upload session stands."""
+        status = str(session.state)
+        return ApiError(self.http_status, self.error, status, session.received_bytes)
+
+
+class UploadState(Protocol):
+    """What an answer tells of an upload session."""
+
+    received_bytes: int
+
+    @property
+    def state(self) -> object:
+        """``active``, ``final`` or ``cancelled``."""
 
 
 class HangUpError(EmulatorError):
@@ -93,6 +108,20 @@ def invalid_argument(message: str) -> ApiError:
     return _error(400, "INVALID_ARGUMENT", message)
 
 
+def invalid_fields(violations: Sequence[tuple[str, str]]) -> ApiError:
+    """400: fields that do not exist or cannot hold what they were given, as (where, what)."""
+    described = [
+        {"field": where, "description": what} if where else {"description": what}
+        for where, what in violations
+    ]
+    return _error(
+        400,
+        "INVALID_ARGUMENT",
+        "\n".join(what for _, what in violations),
+        [{"@type": _TYPE + "BadRequest", "fieldViolations": described}],
+    )
+
+
 def no_key() -> ApiError:
     """403: a call without an API key."""
     return _error(
@@ -132,22 +161,33 @@ def unauthenticated() -> ApiError:
     )
 
 
+def forbidden(message: str) -> ApiError:
+    """403: somebody else's, or nobody's."""
+    return _error(403, "PERMISSION_DENIED", message)
+
+
 def no_such_file(file_id: str) -> ApiError:
     """403 for a file that is missing, gone, or another project's: the service never says 404."""
-    return _error(
-        403,
-        "PERMISSION_DENIED",
-        f"You do not have permission to access the File {file_id} or it may not exist.",
+    return forbidden(
+        f"You do not have permission to access the File {file_id} or it may not exist."
     )
 
 
 def not_active(name: str) -> ApiError:
     """400: a file that is to be read but is still processed, or could not be."""
-    return _error(
-        400,
-        "FAILED_PRECONDITION",
-        f"The File {name} is not in an ACTIVE state and usage is not allowed.",
+    return failed_precondition(
+        f"The File {name} is not in an ACTIVE state and usage is not allowed."
     )
+
+
+def failed_precondition(message: str) -> ApiError:
+    """400: not in the state it is in."""
+    return _error(400, "FAILED_PRECONDITION", message)
+
+
+def resource_exhausted(message: str) -> ApiError:
+    """429: more than a project may have."""
+    return _error(429, "RESOURCE_EXHAUSTED", message)
 
 
 def storage_full(max_project_bytes: int) -> ApiError:
@@ -167,6 +207,20 @@ def name_taken(file_id: str) -> ApiError:
 def not_found(message: str = "Requested entity was not found.") -> ApiError:
     """404: an unknown path, or an upload session nobody knows."""
     return _error(404, "NOT_FOUND", message)
+
+
+def no_such_cache() -> ApiError:
+    """403 for cached content that is missing, expired, or another project's."""
+    return forbidden("CachedContent not found (or permission denied)")
+
+
+def unimplemented(method: str) -> ApiError:
+    """501: a method of the service that this server does not have."""
+    return _error(
+        501,
+        "UNIMPLEMENTED",
+        f"{method} is a method of the Gemini API that this local server does not implement.",
+    )
 
 
 def gone(message: str) -> ApiError:
@@ -243,6 +297,15 @@ def json_reply(content: Any, http_status: int = 200, headers: RawHeaders = ()) -
         media_type="application/json; charset=UTF-8",
     )
     reply.raw_headers.extend(headers)
+    return reply
+
+
+def listed(error: ApiError) -> Response:
+    """The answer for a refusal as a list of one: some of the service's paths have it so."""
+    reply = error_reply(error)
+    if error.error is not None:
+        reply.body = b"[" + bytes(reply.body) + b"]"
+        reply.headers["content-length"] = str(len(reply.body))
     return reply
 
 

@@ -31,7 +31,8 @@ class FaultOrder:
     the server's clock.
 
     ``match`` is a part of the file's name or display name (for ``generate`` of one file among
-    those given, or of the model's name; for ``register`` of a uri).
+    those given, or of the model's name; for ``register`` of a uri; for batches of the job's name,
+    display name or model, or of its input file's name).
     """
 
     nth: int = 1
@@ -115,6 +116,9 @@ def _is_number(value: Any) -> bool:
 DEFAULT_RETRY_DELAY_S = 1.0
 DEFAULT_STALL_S = 1.0
 
+# Operations that are about no file or batch in particular.
+_ABOUT_ALL = frozenset({Operation.LIST, Operation.LIST_BATCHES})
+
 # What only some kinds take.
 _PARAMETERS = ("retry_delay_s", "stall_s", "after_bytes")
 
@@ -154,8 +158,8 @@ class Fault(FaultOrder):
         super().__post_init__()
         if self.seed and self.share == 1:
             raise InvalidFaultError("seed is for a share below 1")
-        if self.match is not None and self.operation is Operation.LIST:
-            raise InvalidFaultError("list is not about one file: leave match out")
+        if self.match is not None and self.operation in _ABOUT_ALL:
+            raise InvalidFaultError(f"{self.operation} is not about one: leave match out")
         if self.after_bytes is not None:
             whole("after_bytes", self.after_bytes, least=0)
             if self.operation is not Operation.UPLOAD:
@@ -231,10 +235,11 @@ class FaultMix(FaultOrder):
         named = bool(self.operations)
         kinds = words(FaultKind, self.kinds, "kinds")
         operations = words(Operation, self.operations, "operations")
-        if self.match is not None and Operation.LIST in operations:
+        if self.match is not None and _ABOUT_ALL & set(operations):
             if named:
-                raise InvalidFaultError("list is not about one file: leave match out")
-            operations = tuple(op for op in operations if op is not Operation.LIST)
+                about_all = ", ".join(sorted(_ABOUT_ALL & set(operations)))
+                raise InvalidFaultError(f"{about_all} is not about one: leave match out")
+            operations = tuple(op for op in operations if op not in _ABOUT_ALL)
         object.__setattr__(self, "kinds", kinds)
         object.__setattr__(self, "operations", operations)
         for name in ("retry_delay_s", "stall_s"):

@@ -90,16 +90,24 @@ class StoredFile:
         return "FAILED" if self.fate is Fate.FAILED else "ACTIVE"
 
     def resource(
-        self, now_ns: int, base_url: str, sha256_encoding: Literal["hex", "raw"]
+        self,
+        now_ns: int,
+        base_url: str,
+        sha256_encoding: Literal["hex", "raw"],
+        public_uri: str = "",
     ) -> dict[str, Any]:
-        """The File resource as JSON; ``base_url`` is where its uri can be fetched."""
+        """The File resource as JSON.
+
+        ``base_url`` is where this server is reached, so that a download goes there; ``public_uri``
+        is what the uri begins with, which only names the file.
+        """
         state = self.state(now_ns)
         update_ns = self.create_ns + (0 if state == "PROCESSING" else self.processing_ns)
         resource: dict[str, Any] = {"name": self.name}
         if self.display_name is not None:
             resource["displayName"] = self.display_name
         resource["mimeType"] = self.mime_type
-        if self.size_bytes is not None:
+        if self.size_bytes:  # zero is left out, as always in JSON made from protobuf
             resource["sizeBytes"] = str(self.size_bytes)
         resource |= {"createTime": rfc3339(self.create_ns), "updateTime": rfc3339(update_ns)}
         if self.expire_ns is not None:
@@ -107,7 +115,7 @@ class StoredFile:
         if self.sha256_hex is not None:
             resource["sha256Hash"] = _sha256_hash(self.sha256_hex, sha256_encoding)
         resource |= {
-            "uri": self.gcs_uri or f"{base_url}/v1beta/{self.name}",
+            "uri": self.gcs_uri or f"{public_uri or base_url}/v1beta/{self.name}",
             "state": state,
             "source": str(self.source),
         }
@@ -164,25 +172,28 @@ class FileStore:
         self._project_bytes: Counter[str] = Counter()
         self._withheld: set[str] = set()
         self._sequence = 0
+        # Told the time before a file goes: who wants to have read it by then does so now.
+        self.before_forgetting: Callable[[int], None] = lambda now_ns: None
+        self._forgetting = False
 
     def __iter__(self) -> Iterator[StoredFile]:
-        self._forget_expired()
+        self.forget_expired()
         return iter(tuple(self._files.values()))
 
     @property
     def stored_bytes(self) -> int:
         """The size of all files together."""
-        self._forget_expired()
+        self.forget_expired()
         return self._project_bytes.total()
 
     def project_bytes(self, owner: str) -> int:
         """The size of all files of one owner."""
-        self._forget_expired()
+        self.forget_expired()
         return self._project_bytes[owner]
 
     def name_for(self, chosen_id: str | None) -> str:
         """The id a new file gets; 409 if the chosen one is taken, by whomever."""
-        self._forget_expired()
+        self.forget_expired()
         if chosen_id is None:
             chosen_id = self._new_id()
             return chosen_id if chosen_id not in self._files else self.name_for(None)
@@ -209,7 +220,7 @@ class FileStore:
 
     def get(self, file_id: str, owner: str) -> StoredFile:
         """One file of this owner; 403 otherwise."""
-        self._forget_expired()
+        self.forget_expired()
         file = self._files.get(file_id)
         if file is None or file.owner != owner:
             raise no_such_file(file_id)
@@ -217,7 +228,7 @@ class FileStore:
 
     def registered(self, gcs_uri: str, owner: str) -> StoredFile:
         """The file this owner registered last for that gs:// uri; 403 if there is none."""
-        self._forget_expired()
+        self.forget_expired()
         for file in reversed(self._files.values()):
             if file.owner == owner and file.gcs_uri == gcs_uri:
                 return file
@@ -229,6 +240,7 @@ class FileStore:
 
     def delete(self, file_id: str, owner: str) -> None:
         """Forget one file of this owner; 403 otherwise."""
+        self.before_forgetting(self._clock())
         self._forget(self.get(file_id, owner))
 
     def page(
@@ -241,7 +253,7 @@ class FileStore:
             raise invalid_argument(
                 f"ListFilesRequest.page_size: must be from 1 to {MAX_PAGE_SIZE}."
             )
-        self._forget_expired()
+        self.forget_expired()
         before = _sequence_of(page_token) if page_token else self._sequence + 1
         page: list[StoredFile] = []
         for file in reversed(self._files.values()):
@@ -257,13 +269,21 @@ class FileStore:
             self._forget(file)
         self._withheld.clear()
 
-    def _forget_expired(self) -> None:
-        now_ns = self._clock()
-        while self._files:
-            oldest = next(iter(self._files.values()))
-            if oldest.expire_ns is None or now_ns < oldest.expire_ns:
-                return
-            self._forget(oldest)
+    def forget_expired(self) -> None:
+        """Forget the files whose time is up."""
+        if self._forgetting:
+            return
+        self._forgetting = True
+        try:
+            now_ns = self._clock()
+            while self._files:
+                expire_ns = next(iter(self._files.values())).expire_ns
+                if expire_ns is None or now_ns < expire_ns:
+                    return
+                self.before_forgetting(expire_ns)
+                self._forget(next(iter(self._files.values())))
+        finally:
+            self._forgetting = False
 
     def _forget(self, file: StoredFile) -> None:
         del self._files[file.file_id]

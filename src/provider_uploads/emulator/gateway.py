@@ -23,25 +23,21 @@ from functools import partial
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from provider_uploads.emulator.calls import Call, Handler, answer
 from provider_uploads.emulator.config import Operation, rfc3339
 from provider_uploads.emulator.engine import Engine
-from provider_uploads.emulator.errors import ApiError, bad_key, json_reply
+from provider_uploads.emulator.errors import ApiError, bad_key, error_reply, json_reply
 from provider_uploads.emulator.fault_kinds import Trait
 from provider_uploads.emulator.file_calls import page_of
 from provider_uploads.emulator.files import Fate, FileStore, StoredFile
 from provider_uploads.emulator.gateway_store import GatewaySession, Provider
 from provider_uploads.emulator.generation import generate
-from provider_uploads.emulator.resumable_uploads import (
-    ends_early,
-    take_bytes,
-    upload_commands,
-    with_faults,
-)
+from provider_uploads.emulator.resumable_uploads import upload_commands
 from provider_uploads.emulator.sessions import FileMetadata, SessionState, UploadSession
+from provider_uploads.emulator.upload_bytes import ends_early, take_bytes, with_faults
 
 # The type a client names is lost on the way to the provider, and this is said instead.
 MIME_TYPE = "application/octet-stream"
@@ -88,7 +84,8 @@ def check_upstream(call: Call, owner: str) -> str:
 
 def uploaded(call: Call, provider: str, file: StoredFile) -> dict[str, Any]:
     """A file in the answer to its upload; only a Gemini's uri leads anywhere."""
-    uri = f"{call.base_url}/v1beta/{file.name}" if provider == Provider.GEMINI else ""
+    public_uri = call.engine.config.public_uri or call.base_url
+    uri = f"{public_uri}/v1beta/{file.name}" if provider == Provider.GEMINI else ""
     return _common(call, provider, file) | {"mimeType": MIME_TYPE, "uri": uri}
 
 
@@ -234,7 +231,7 @@ def _send_on(call: Call, provider: str, upload: UploadSession) -> StoredFile:
         fate=Fate.ACTIVE if fault is None else fault.rule.fate,
         sequence=store.next_sequence(),
         lifetime_ns=None,
-        path=upload.path if engine.config.keep_bytes else None,
+        path=upload.path if engine.keeps(upload.path) else None,
     )
     upload.finish(file)
     store.add(file)
@@ -263,7 +260,7 @@ def gateway_routes(engine: Engine) -> list[Route]:
     def route(path: str, method: str, choose: Callable[[Request], _Choice]) -> Route:
         async def endpoint(request: Request) -> Response:
             operation, handler = choose(request)
-            return await answer(engine, request, operation, partial(_in_its_words, handler))
+            return await answer(engine, request, operation, partial(in_its_words, handler))
 
         return Route(path, endpoint, methods=[method])
 
@@ -278,12 +275,12 @@ def gateway_routes(engine: Engine) -> list[Route]:
     ]
 
 
-def unknown_path() -> Response:
+def unknown_path(path: str) -> Response:
     """What the gateway's router says of a path it has no route for."""
-    return PlainTextResponse("Not Found", 404)
+    return error_reply(GatewayRefusalError(404, f"Route not found: {path}", 404))
 
 
-async def _in_its_words(handler: Handler, call: Call) -> Response:
+async def in_its_words(handler: Handler, call: Call) -> Response:
     """Answer what a provider refused as the gateway puts it."""
     try:
         return await handler(call)

@@ -96,9 +96,15 @@ class Quotas:
             self._today.clear()
 
 
+_NOT_ABOUT_FILES = frozenset(
+    {Operation.GENERATE, Operation.WEBHOOK} | {op for op in Operation if "batch" in op}
+)
+
+
 def _quota_id(operation: Operation, per: str) -> str:
-    about = "" if operation is Operation.GENERATE else "File"
-    return f"{about}{operation.capitalize()}RequestsPer{per}PerProject"
+    words = "".join(word.capitalize() for word in operation.split("_"))
+    about = "" if operation in _NOT_ABOUT_FILES else "File"
+    return f"{about}{words}RequestsPer{per}PerProject"
 
 
 def _pacific() -> tzinfo:

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from provider_uploads.emulator.batch_controls import LocalBatches
 from provider_uploads.emulator.config import Clock, EmulatorConfig, Operation, system_clock
 from provider_uploads.emulator.engine import Engine
 from provider_uploads.emulator.errors import EmulatorError
@@ -16,6 +17,7 @@ from provider_uploads.emulator.faults import Fault, FaultMix
 from provider_uploads.emulator.files import Source
 from provider_uploads.emulator.server import Server, listen, url_of
 from provider_uploads.emulator.sessions import FileMetadata
+from provider_uploads.emulator.webhook_controls import LocalWebhooks
 
 _Result = TypeVar("_Result")
 _PATIENCE_S = 10.0
@@ -40,6 +42,8 @@ class LocalGemini:
         self._server: Server | None = None
         self._thread: threading.Thread | None = None
         self.url = ""
+        self.batches = LocalBatches(self._ask)
+        self.webhooks = LocalWebhooks(self._ask)
 
     def __enter__(self) -> Self:
         self.start()
@@ -208,7 +212,7 @@ class LocalGemini:
                 with session.writer() as writer:
                     writer.write(data)
                 file = engine.finish_session(session, Source.GENERATED)
-            return file.resource(engine.clock(), self.url, engine.config.sha256_encoding)
+            return engine.resource(file, self.url)
 
         return self._ask(add)
 

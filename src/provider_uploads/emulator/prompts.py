@@ -5,106 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import mimetypes
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Self
 
 from provider_uploads.emulator.errors import invalid_argument, not_active
-from provider_uploads.emulator.files import FileStore, StoredFile
-
-# Tokens, by the documented rules: a character of text is a quarter, an image 258, a page 258, a
-# second of video 263, of audio 32. Seconds and pages are guessed from the size alone.
-_CHARS_PER_TOKEN = 4
-_IMAGE_TOKENS = _PAGE_TOKENS = 258
-_VIDEO_TOKENS_PER_S = 263
-_AUDIO_TOKENS_PER_S = 32
-_PAGE_BYTES = 50_000
-_VIDEO_BYTES_PER_S = 125_000
-_AUDIO_BYTES_PER_S = 16_000
-
-_SHORT_SHA256_CHARS = 12
-
-
-@dataclass(frozen=True, kw_only=True)
-class PromptPart:
-    """One thing the model would have seen."""
-
-    kind: str
-    text: str | None = None
-    name: str | None = None
-    display_name: str | None = None
-    mime_type: str | None = None
-    size_bytes: int | None = None
-    sha256_hex: str | None = None
-
-    @classmethod
-    def of_file(cls, file: StoredFile, mime_type: str) -> Self:
-        """A file the service holds, or that it knows where to find."""
-        return cls(
-            kind="file",
-            name=file.gcs_uri or file.name,
-            display_name=file.display_name,
-            mime_type=mime_type,
-            size_bytes=file.size_bytes,
-            sha256_hex=file.sha256_hex,
-        )
-
-    @property
-    def modality(self) -> str:
-        """What its tokens are counted as."""
-        kind = (self.mime_type or "text").partition("/")[0]
-        if self.mime_type == "application/pdf":
-            return "DOCUMENT"
-        return kind.upper() if kind in ("image", "audio", "video") else "TEXT"
-
-    @property
-    def tokens(self) -> int:
-        """How many tokens it counts."""
-        if self.text is not None:
-            return -(-len(self.text) // _CHARS_PER_TOKEN)
-        size_bytes = self.size_bytes or 0
-        match self.modality:
-            case "IMAGE":
-                return _IMAGE_TOKENS
-            case "DOCUMENT":
-                return _PAGE_TOKENS * max(1, -(-size_bytes // _PAGE_BYTES))
-            case "VIDEO":
-                return _VIDEO_TOKENS_PER_S * max(1, size_bytes // _VIDEO_BYTES_PER_S)
-            case "AUDIO":
-                return _AUDIO_TOKENS_PER_S * max(1, size_bytes // _AUDIO_BYTES_PER_S)
-            case _:
-                return -(-size_bytes // _CHARS_PER_TOKEN)
-
-    def sentence(self, quoted_chars: int) -> str:
-        """What it is, in words; long texts are cut."""
-        if self.text is not None:
-            cut = " …" if len(self.text) > quoted_chars else ""
-            return f"{self.kind}, {len(self.text)} characters: {self.text[:quoted_chars]}{cut}"
-        what = [f"{self.kind} {self.name}" if self.name else self.kind]
-        if self.display_name:
-            what.append(f'called "{self.display_name}"')
-        what.append(f"{self.mime_type}")
-        what.append("bytes not here" if self.size_bytes is None else f"{self.size_bytes} bytes")
-        if self.sha256_hex is not None:
-            what.append(f"sha256 {self.sha256_hex[:_SHORT_SHA256_CHARS]}")
-        return ", ".join(what)
-
-    def json(self) -> dict[str, Any]:
-        """The same as an object."""
-        short = self.sha256_hex and self.sha256_hex[:_SHORT_SHA256_CHARS]
-        facts = {
-            "kind": self.kind,
-            "text": self.text,
-            "name": self.name,
-            "display_name": self.display_name,
-            "mime_type": self.mime_type,
-            "size_bytes": self.size_bytes,
-            "sha256": short,
-        }
-        return {name: value for name, value in facts.items() if value is not None}
-
+from provider_uploads.emulator.files import FileStore
+from provider_uploads.emulator.messages import camel_case
+from provider_uploads.emulator.prompt_parts import PromptPart
+from provider_uploads.emulator.request_types import GENERATE_CONTENT
 
 # The documented types; those of the text/vnd.* kind, which guessing by file name gives, are not.
 _SUPPORTED_MIME_TYPES = (
@@ -126,12 +38,39 @@ _SUPPORTED_MIME_TYPES = (
 )
 _REFUSED_MIME_TYPES = ("text/vnd.*",)
 
-# Keys of a part that holds what is read here, and keys that hold nothing to be read.
-_READ = {"text", "fileData", "file_data", "inlineData", "inline_data"}
-_NO_DATA = {"thought", "thoughtSignature", "videoMetadata", "video_metadata"}
+# What stands beside the data of a part.
+_NO_DATA = {
+    "thought",
+    "thought_signature",
+    "part_metadata",
+    "video_metadata",
+    "media_resolution",
+    "media_processing",
+    "audio_transcription",
+    "speech_metadata",
+    "document_metadata",
+    "spreadsheet_metadata",
+    "audio_metadata",
+}
+
+# Documented: what one inline PDF may have. A whole request may have more.
+_MAX_INLINE_PDF_BYTES = 50 * 1024 * 1024
 
 # Of the service itself, of this one under whatever name it was reached, of one behind a proxy.
-_FILE_URI = re.compile(r"https?://[^?#]+/files/([^/?#]+)")
+_FILE_URI = re.compile(r"(?:http://[^?#]+|https://[^?#]+/v1(?:beta|alpha)?)/files/([^/?#]+)")
+# What else may be named: the service would fetch it.
+_WEB_URI = re.compile(r"https://[^/?#\s]+(?:[/?#]\S*)?")
+_YOUTUBE_URI = re.compile(r"https://(?:(?:www\.|m\.)?youtube\.com|youtu\.be)/\S+")
+
+# An older client says "function" for the result of a call.
+_ROLES = (None, "", "user", "model", "function")
+
+_RANGES = {
+    "temperature": (0.0, 2.0),
+    "top_p": (0.0, 1.0),
+    "candidate_count": (1, 8),
+    "max_output_tokens": (1, 2**31 - 1),
+}
 
 
 @dataclass(frozen=True)
@@ -145,27 +84,36 @@ class Prompt:
     """The request, read; its files are not looked up yet."""
 
     parts: tuple[PromptPart | _FilePart, ...]
-    wants_json: bool
+    wants_json: bool = False
+    cached_content: str | None = None
+    store_names: tuple[str, ...] = ()
 
     @classmethod
-    def from_json(cls, body: Mapping[str, Any]) -> Self:
-        """Read a GenerateContentRequest, its keys in camelCase or snake_case; 400 if it is none."""
-        contents = body.get("contents")
-        if not isinstance(contents, list) or not contents:
-            raise invalid_argument("* GenerateContentRequest.contents: contents is not specified\n")
-        parts: list[PromptPart | _FilePart] = []
-        instruction = _either(body, "systemInstruction", "system_instruction")
-        if instruction is not None:
-            parts += _content(instruction, "system_instruction", "system instruction")
-        for number, content in enumerate(contents):
-            parts += _content(content, f"contents[{number}]", "text")
-        config = _either(body, "generationConfig", "generation_config")
-        mime_type = (
-            _either(config, "responseMimeType", "response_mime_type")
-            if isinstance(config, dict)
-            else None
+    def from_json(cls, body: Any) -> Self:
+        """Read a GenerateContentRequest; 400 if it is none."""
+        return cls.from_request(GENERATE_CONTENT.parse(body))
+
+    @classmethod
+    def from_request(cls, request: Mapping[str, Any]) -> Self:
+        """Take from a parsed request what is looked at here; 400 if it makes no sense."""
+        config = request.get("generation_config", {})
+        _check_ranges(config)
+        cached_content = request.get("cached_content") or None
+        if cached_content and {"system_instruction", "tools", "tool_config"} & request.keys():
+            raise invalid_argument(
+                "CachedContent can not be used with GenerateContent request setting "
+                "system_instruction, tools or tool_config."
+            )
+        return cls(
+            parts_of(request, "GenerateContentRequest"),
+            wants_json=config.get("response_mime_type") == "application/json",
+            cached_content=cached_content,
+            store_names=tuple(
+                name
+                for tool in request.get("tools", ())
+                for name in tool.get("file_search", {}).get("file_search_store_names", ())
+            ),
         )
-        return cls(tuple(parts), wants_json=mime_type == "application/json")
 
     @property
     def file_uris(self) -> list[str]:
@@ -178,20 +126,68 @@ class Prompt:
         403 for one that is missing, expired, or another key's; 400 for one that is not ACTIVE or
         of a type no model reads.
         """
-        return [
-            part if isinstance(part, PromptPart) else _look_up(part, files, owner, now_ns)
-            for part in self.parts
-        ]
+        return look_up(self.parts, files, owner, now_ns)
+
+
+def look_up(
+    parts: Sequence[PromptPart | _FilePart], files: FileStore, owner: str, now_ns: int
+) -> list[PromptPart]:
+    """The parts with what is known of their files, as ``Prompt.prompt_parts``."""
+    return [
+        part if isinstance(part, PromptPart) else _look_up(part, files, owner, now_ns)
+        for part in parts
+    ]
+
+
+def parts_of(
+    request: Mapping[str, Any], message: str, *, required: bool = True
+) -> tuple[PromptPart | _FilePart, ...]:
+    """The parts of a message's ``system_instruction`` and ``contents``; 400 if there are none."""
+    contents = request.get("contents", [])
+    if required and not contents:
+        raise invalid_argument(f"* {message}.contents: contents is not specified\n")
+    parts: list[PromptPart | _FilePart] = []
+    instruction = request.get("system_instruction")
+    if instruction is not None:
+        where = f"{message}.system_instruction"
+        parts += content_parts(instruction, where, "system instruction")
+    for number, content in enumerate(contents):
+        if content.get("role") not in _ROLES:
+            raise invalid_argument("Please use a valid role: user, model.")
+        parts += content_parts(content, f"{message}.contents[{number}]", "text")
+    return tuple(parts)
+
+
+def content_parts(
+    content: Mapping[str, Any], where: str, kind: str
+) -> list[PromptPart | _FilePart]:
+    """The parts of one content; 400 if it has none, or one without anything in it."""
+    parts = content.get("parts")
+    if not parts:
+        raise invalid_argument(f"* {where}.parts: contents.parts must not be empty.\n")
+    return [_part(part, f"{where}.parts[{n}]", kind) for n, part in enumerate(parts)]
+
+
+def _check_ranges(config: Mapping[str, Any]) -> None:
+    for name, (least, most) in _RANGES.items():
+        value = config.get(name)
+        if value is not None and not least <= value <= most:
+            raise invalid_argument(
+                f"* GenerateContentRequest.generation_config.{name}: {name} must be in the range "
+                f"[{least}, {most}].\n"
+            )
 
 
 def _look_up(part: _FilePart, files: FileStore, owner: str, now_ns: int) -> PromptPart:
+    named = _FILE_URI.fullmatch(part.uri)
     if part.uri.startswith("gs://"):
         file = files.registered(part.uri, owner)
-    else:
-        named = _FILE_URI.fullmatch(part.uri)
-        if named is None:
-            raise invalid_argument(f"Invalid or unsupported file uri: {part.uri}")
+    elif named is not None:
         file = files.get(named[1], owner)
+    elif _WEB_URI.fullmatch(part.uri):
+        return _from_the_web(part)
+    else:
+        raise invalid_argument(f"Invalid or unsupported file uri: {part.uri}")
     if file.state(now_ns) != "ACTIVE":
         raise not_active(file.file_id)
     mime_type = part.mime_type or file.mime_type
@@ -199,51 +195,50 @@ def _look_up(part: _FilePart, files: FileStore, owner: str, now_ns: int) -> Prom
     return PromptPart.of_file(file, mime_type)
 
 
-def _content(content: Any, where: str, kind: str) -> list[PromptPart | _FilePart]:
-    parts = content.get("parts") if isinstance(content, dict) else None
-    if isinstance(parts, dict):
-        parts = [parts]
-    if not isinstance(parts, list) or not parts:
+def _from_the_web(part: _FilePart) -> PromptPart:
+    """What the service would fetch; nobody here does."""
+    if _YOUTUBE_URI.fullmatch(part.uri):
+        return PromptPart(kind="video", name=part.uri, mime_type=part.mime_type or "video/mp4")
+    path = part.uri.partition("?")[0]
+    mime_type = part.mime_type or mimetypes.guess_type(path)[0] or "text/html"
+    _check_mime_type(mime_type)
+    return PromptPart(kind="URL", name=part.uri, mime_type=mime_type)
+
+
+def _part(part: Mapping[str, Any], where: str, kind: str) -> PromptPart | _FilePart:
+    held = sorted(part.keys() - _NO_DATA)
+    if len(held) > 1:
         raise invalid_argument(
-            f"* GenerateContentRequest.{where}.parts: contents.parts must not be empty.\n"
+            f"* {where}.data: oneof field 'data' is already set: {', '.join(held)}\n"
         )
-    return [_part(part, f"{where}.parts[{n}]", kind) for n, part in enumerate(parts)]
-
-
-def _part(part: Any, where: str, kind: str) -> PromptPart | _FilePart:
-    if isinstance(part, dict):
-        if isinstance(part.get("text"), str):
+    match held:
+        case ["text"]:
             return PromptPart(kind=kind, text=part["text"])
-        file = _either(part, "fileData", "file_data")
-        if isinstance(file, dict):
-            uri = _either(file, "fileUri", "file_uri")
-            mime_type = _either(file, "mimeType", "mime_type")
-            if isinstance(uri, str) and isinstance(mime_type, str | None):
-                return _FilePart(uri, mime_type)
-        inline = _either(part, "inlineData", "inline_data")
-        if isinstance(inline, dict):
-            return _inline(inline, where)
-        others = sorted(set(part) - _NO_DATA)
-        if others and _READ.isdisjoint(others):  # calls of functions, code, their results
-            return PromptPart(kind=f"part with {', '.join(others)}", text="")
+        case ["file_data"]:
+            uri = part["file_data"].get("file_uri")
+            if not uri:
+                raise invalid_argument(f"* {where}.file_data.file_uri: must not be empty.\n")
+            return _FilePart(uri, part["file_data"].get("mime_type") or None)
+        case ["inline_data"]:
+            return _inline(part["inline_data"], where)
+        case [other]:  # calls of functions, code, their results
+            return PromptPart(kind=f"part with {camel_case(other)}", text="")
     raise invalid_argument(
-        f"* GenerateContentRequest.{where}.data: required oneof field 'data' must have one "
-        "initialized field\n"
+        f"* {where}.data: required oneof field 'data' must have one initialized field\n"
     )
 
 
 def _inline(inline: Mapping[str, Any], where: str) -> PromptPart:
-    mime_type = _either(inline, "mimeType", "mime_type")
-    data = inline.get("data")
-    if not isinstance(mime_type, str) or not isinstance(data, str):
+    mime_type, data = inline.get("mime_type"), inline.get("data")
+    if not mime_type or data is None:
         raise invalid_argument(f"{where}.inline_data: must have mime_type and data.")
     _check_mime_type(mime_type)
-    try:
-        # Both alphabets are allowed, and the padding may be left out.
-        standard = data.replace("-", "+").replace("_", "/").rstrip("=")
-        raw = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid_argument(f"{where}.inline_data.data: Base64 decoding failed.") from None
+    raw = decoded(data, f"{where}.inline_data.data")
+    if mime_type.lower() == "application/pdf" and len(raw) > _MAX_INLINE_PDF_BYTES:
+        raise invalid_argument(
+            f"{where}.inline_data: a PDF may have {_MAX_INLINE_PDF_BYTES} bytes inline, this has "
+            f"{len(raw)}; upload it as a file."
+        )
     return PromptPart(
         kind="inline data",
         mime_type=mime_type,
@@ -252,13 +247,18 @@ def _inline(inline: Mapping[str, Any], where: str) -> PromptPart:
     )
 
 
+def decoded(data: str, where: str) -> bytes:
+    """The bytes of a field; both alphabets are allowed, and the padding may be left out."""
+    try:
+        standard = data.replace("-", "+").replace("_", "/").rstrip("=")
+        return base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid_argument(f"{where}: Base64 decoding failed.") from None
+
+
 def _check_mime_type(mime_type: str) -> None:
     lower = mime_type.lower()
     if any(fnmatchcase(lower, refused) for refused in _REFUSED_MIME_TYPES) or not any(
         fnmatchcase(lower, supported) for supported in _SUPPORTED_MIME_TYPES
     ):
         raise invalid_argument(f"Unsupported MIME type: {mime_type}")
-
-
-def _either(body: Mapping[str, Any], camel: str, snake: str) -> Any:
-    return body.get(camel, body.get(snake))

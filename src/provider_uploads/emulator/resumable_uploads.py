@@ -21,6 +21,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -29,96 +30,29 @@ from provider_uploads.emulator.calls import Call, Handler
 from provider_uploads.emulator.config import Operation
 from provider_uploads.emulator.errors import (
     ApiError,
-    HangUpError,
     RawHeaders,
     gone,
     invalid_argument,
     json_reply,
 )
-from provider_uploads.emulator.fault_kinds import AtBytes, Trait
-from provider_uploads.emulator.faults import Fault
+from provider_uploads.emulator.fault_kinds import Trait
 from provider_uploads.emulator.files import StoredFile
-from provider_uploads.emulator.sessions import FileMetadata, SessionState, UploadSession
+from provider_uploads.emulator.sessions import SessionState, UploadSession
+from provider_uploads.emulator.upload_bytes import (
+    check_complete,
+    ends_early,
+    take_bytes,
+    too_large,
+    with_faults,
+)
+from provider_uploads.emulator.upload_targets import check_room, described, final_body, limit_of
 
 
-async def take_bytes(session: UploadSession, blocks: AsyncIterator[bytes], most_bytes: int) -> None:
-    """Append what arrives; 400 if the file gets larger than ``most_bytes``."""
-    with session.writer() as writer:
-        async for block in blocks:
-            if session.state is not SessionState.ACTIVE:
-                raise gone("The upload was cancelled.")
-            room_bytes = most_bytes - session.received_bytes
-            writer.write(block[:room_bytes])
-            if len(block) > room_bytes:
-                raise too_large(most_bytes).final(session.received_bytes)
-
-
-async def with_faults(
-    call: Call, session: UploadSession, blocks: AsyncIterator[bytes]
-) -> AsyncIterator[bytes]:
-    """The blocks, until and unless a fault strikes among them."""
-    fault = call.fault
-    if fault is None or fault.rule.at_bytes is None:
-        async for block in blocks:
-            yield block
-        return
-    if fault.rule.at_bytes is AtBytes.DROP:
-        lost_bytes = 0
-        async for block in blocks:
-            lost_bytes += len(block)
-        session.lost_until = max(session.lost_until, session.received_bytes + lost_bytes)
-        raise fault.dropped
-    left_bytes = fault.place_bytes(call.content_length)
-    struck = not left_bytes and fault.rule.at_bytes is AtBytes.STALL
-    if struck:  # reading does not even begin
-        await _strike(call, fault)
-    async for block in blocks:
-        if struck or left_bytes > len(block):
-            left_bytes -= len(block)
-            yield block
-            continue
-        yield block[:left_bytes]
-        await _strike(call, fault)
-        struck = True
-        if not ends_early(call):
-            yield block[left_bytes:]
-            continue
-        async for _ in blocks:  # a client that still sends would not read the answer
-            pass
-    if not struck:  # fewer bytes than that: it strikes where they end
-        await _strike(call, fault)
-
-
-async def _strike(call: Call, fault: Fault) -> None:
-    if fault.rule.at_bytes is AtBytes.HANG_UP:
-        raise HangUpError
-    if fault.rule.at_bytes is AtBytes.STALL:
-        await call.stall(fault.pause_s)
-
-
-def ends_early(call: Call) -> bool:
-    """Shall the upload be called complete, whatever is missing?"""
-    return call.fault is not None and call.fault.rule.at_bytes is AtBytes.END
-
-
-def check_complete(session: UploadSession) -> None:
-    """400 if other than the declared number of bytes has arrived; the session lives on."""
-    declared_bytes = session.metadata.declared_bytes
-    if declared_bytes is not None and session.received_bytes != declared_bytes:
-        raise invalid_argument(
-            f"The upload was to have {declared_bytes} bytes, {session.received_bytes} have arrived."
-        ).final(session.received_bytes)
-
-
-def too_large(most_bytes: int) -> ApiError:
-    """400: more bytes than a file may have, or than were declared."""
-    return invalid_argument(f"The file is larger than the {most_bytes} bytes it may have.")
-
-
-def final_reply(call: Call, file: StoredFile) -> Response:
-    """The answer to an upload that has become a file."""
+def final_reply(call: Call, session: UploadSession) -> Response:
+    """The answer to an upload that has become a file; if it was refused, that again."""
+    file = result_of(session)
     return json_reply(
-        {"file": call.resource(file)},
+        final_body(call, session, file),
         headers=[
             (b"X-Goog-Upload-Status", b"final"),
             (b"X-Goog-Upload-Size-Received", str(file.size_bytes).encode()),
@@ -143,12 +77,12 @@ def resumable_handler(request: Request) -> tuple[Operation, Handler] | None:
 
 async def _start(call: Call) -> Response:
     owner = call.owner()
-    metadata = FileMetadata.from_start(await call.json(), call.request.headers)
+    metadata = described(call, await call.json(), call.request.headers)
     await call.apply_faults(metadata.labels)
-    max_file_bytes = call.engine.config.max_file_bytes
-    if metadata.declared_bytes is not None and metadata.declared_bytes > max_file_bytes:
-        raise too_large(max_file_bytes)
-    call.engine.check_storage(owner, metadata.declared_bytes or 0)
+    max_bytes = limit_of(call, metadata)
+    if metadata.declared_bytes is not None and metadata.declared_bytes > max_bytes:
+        raise too_large(max_bytes)
+    check_room(call, owner, metadata, metadata.declared_bytes or 0)
     session = call.engine.start_session(owner, metadata)
     url = (
         f"{call.base_url}{call.request.url.path}"
@@ -166,24 +100,39 @@ async def _start(call: Call) -> Response:
 
 
 async def _upload(call: Call) -> Response:
-    session = _session(call)
+    session = session_of(call)
     call.brings_bytes_for(session)
     commands = upload_commands(call.request)
-    await call.apply_faults(session.metadata.labels, _traits(call, session, commands))
-    async with session.turn(call.hang_up):
+    await call.apply_faults(session.metadata.labels, upload_traits(call, session, commands))
+    async with session.turn(call.hang_up), refusals_with_status(session):
         if session.state is not SessionState.ACTIVE:
             return await _finished(call, session)
         session.leave_hole(_check_chunk(call, session, commands))
         blocks = with_faults(call, session, call.blocks())
-        await take_bytes(session, blocks, _most_bytes(call, session))
+        await take_bytes(session, blocks, most_bytes_of(call, session))
         if not ends_early(call):
             if "finalize" not in commands:
                 return json_reply({}, headers=_active(call, session))
             check_complete(session)  # if not, the client may query and send what is missing
-        return final_reply(call, call.finish(session))
+        call.finish(session)
+        return final_reply(call, session)
 
 
-def _traits(call: Call, session: UploadSession, commands: frozenset[str]) -> Trait:
+@asynccontextmanager
+async def refusals_with_status(session: UploadSession) -> AsyncIterator[None]:
+    """Let a refusal say where the session stands after it: it may go on, or be over.
+
+    google-genai takes an error with ``active`` for success and goes on; it then fails at its last
+    chunk, which is refused too. A refusal that has a status already keeps it.
+    """
+    try:
+        yield
+    except ApiError as refused:
+        raise refused if refused.upload_status is not None else refused.at(session) from None
+
+
+def upload_traits(call: Call, session: UploadSession, commands: frozenset[str]) -> Trait:
+    """What there is about a request with bytes for a session."""
     if session.state is not SessionState.ACTIVE:
         return Trait.NONE
     traits = Trait.SESSION
@@ -199,21 +148,34 @@ def _traits(call: Call, session: UploadSession, commands: frozenset[str]) -> Tra
 async def _finished(call: Call, session: UploadSession) -> Response:
     """Answer an upload request to a session that is over.
 
-    The answer to the first finalize may have been lost: the same request again gets it again.
+    The answer to the first finalize may have been lost: who finalizes again gets it again.
     """
-    file = _result(session)
-    offset = _offset_header(call)
+    result_of(session)
+    if "finalize" not in upload_commands(call.request):
+        raise invalid_argument("The upload has already been finalized.")
+    await check_repeated(call, session, _offset_header(call))
+    return final_reply(call, session)
+
+
+async def check_repeated(call: Call, session: UploadSession, offset: int | None) -> None:
+    """400 unless a request to a session that is over brings the bytes it brought before."""
+    file = result_of(session)
+    content_hash = session.hash_at(file.size_bytes or 0 if offset is None else offset)
     length_bytes = 0
     async for block in with_faults(call, session, call.blocks()):
         length_bytes += len(block)
-    repeated = offset is None or offset + length_bytes == file.size_bytes
-    if "finalize" in upload_commands(call.request) and repeated:
-        return final_reply(call, file)
-    raise invalid_argument("The upload has already been finalized.").final(file.size_bytes)
+        if content_hash is not None:
+            content_hash.update(block)
+    bare = offset is None and not length_bytes
+    same = content_hash is not None and content_hash.hexdigest() == file.sha256_hex
+    if not (bare or same):
+        raise invalid_argument(
+            "The upload has already been finalized; the bytes of this request were not stored."
+        )
 
 
 async def _query(call: Call) -> Response:
-    session = _session(call)
+    session = session_of(call)
     await call.apply_faults(session.metadata.labels)
     # A request sent before this one may still wait unread on a new connection: let it have its
     # turn first, or the offset named here would be outdated at once.
@@ -222,11 +184,11 @@ async def _query(call: Call) -> Response:
     async with session.turn(call.hang_up):
         if session.state is SessionState.ACTIVE:
             return json_reply({}, headers=_active(call, session))
-        return final_reply(call, _result(session))
+        return final_reply(call, session)
 
 
 async def _cancel(call: Call) -> Response:
-    session = _session(call)
+    session = session_of(call)
     await call.apply_faults(session.metadata.labels)
     async with session.turn(call.hang_up, at_once=True):
         if session.state is SessionState.FINAL:
@@ -241,44 +203,43 @@ def _check_chunk(call: Call, session: UploadSession, commands: frozenset[str]) -
     """Refuse what can be refused before any byte is taken; returned is where to go on.
 
     That is where the session stands, or further on where bytes were lost as ordered.
-    The refusals say ``final`` though the session lives on: google-genai takes an error with
-    ``active`` for success and would run on, leaving a hole.
     """
     received_bytes = session.received_bytes
     offset = _offset_header(call)
     if offset is None and "upload" in commands:
-        raise invalid_argument("X-Goog-Upload-Offset: is missing.").final(received_bytes)
+        raise invalid_argument("X-Goog-Upload-Offset: is missing.")
     goes_on_at = received_bytes
     if offset is not None and received_bytes < offset <= session.lost_until:
         goes_on_at = offset
     if offset is not None and offset != goes_on_at:
         raise invalid_argument(
             f"X-Goog-Upload-Offset: is {offset}, but {received_bytes} bytes have arrived."
-        ).final(received_bytes)
+        )
     length_bytes = call.content_length
     if length_bytes is None:
         return goes_on_at
     if length_bytes and "upload" not in commands:
-        raise invalid_argument("finalize without upload has no body.").final(received_bytes)
+        raise invalid_argument("finalize without upload has no body.")
     granularity_bytes = call.engine.config.chunk_granularity_bytes
     if "finalize" not in commands and length_bytes % granularity_bytes:
         raise invalid_argument(
             f"Every chunk but the last must be a multiple of {granularity_bytes} bytes, "
             f"this has {length_bytes}."
-        ).final(received_bytes)
-    most_bytes = _most_bytes(call, session)
+        )
+    most_bytes = most_bytes_of(call, session)
     if goes_on_at + length_bytes > most_bytes:
-        raise too_large(most_bytes).final(received_bytes)
+        raise too_large(most_bytes)
     return goes_on_at
 
 
-def _session(call: Call) -> UploadSession:
+def session_of(call: Call) -> UploadSession:
+    """The session a request names; 404 if nobody knows it."""
     session = call.engine.sessions.get(call.request.query_params["upload_id"])
     call.project = session.owner
     return session
 
 
-def _result(session: UploadSession) -> StoredFile:
+def result_of(session: UploadSession) -> StoredFile:
     """The file a session ended with; what it ended with instead is raised."""
     if isinstance(session.outcome, ApiError):
         raise session.outcome
@@ -287,9 +248,10 @@ def _result(session: UploadSession) -> StoredFile:
     return session.outcome
 
 
-def _most_bytes(call: Call, session: UploadSession) -> int:
+def most_bytes_of(call: Call, session: UploadSession) -> int:
+    """How large the file may get: what was declared, else the limit."""
     declared_bytes = session.metadata.declared_bytes
-    return call.engine.config.max_file_bytes if declared_bytes is None else declared_bytes
+    return limit_of(call, session.metadata) if declared_bytes is None else declared_bytes
 
 
 def _offset_header(call: Call) -> int | None:
@@ -297,7 +259,7 @@ def _offset_header(call: Call) -> int | None:
     if value is None:
         return None
     if not re.fullmatch(r"[0-9]{1,19}", value):
-        raise invalid_argument("X-Goog-Upload-Offset: must be a number of bytes.").final()
+        raise invalid_argument("X-Goog-Upload-Offset: must be a number of bytes.")
     return int(value)
 
 

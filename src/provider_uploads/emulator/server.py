@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
@@ -19,7 +20,7 @@ from provider_uploads.emulator.app import app_for
 from provider_uploads.emulator.calls import CLOSED, HANG_UP
 from provider_uploads.emulator.config import EmulatorConfig
 from provider_uploads.emulator.engine import Engine
-from provider_uploads.emulator.errors import PortInUseError
+from provider_uploads.emulator.errors import PortInUseError, error_reply, invalid_argument
 
 _BACKLOG = 2048
 _SLOW_BUFFER_BYTES = 128 * 1024
@@ -51,6 +52,15 @@ class _Connection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed.set()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Say in the service's words that this is no HTTP, and hang up."""
+        reply = error_reply(invalid_argument(f"Your client has issued a malformed request. {msg}"))
+        headers = [*reply.raw_headers, (b"connection", b"close")]
+        head = h11.Response(status_code=reply.status_code, headers=headers, reason=b"Bad Request")
+        for event in (head, h11.Data(data=bytes(reply.body)), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def hang_up(self) -> None:
         sock = self.transport.get_extra_info("socket")

@@ -9,7 +9,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,8 @@ from typing import Any, Self
 from provider_uploads.emulator.config import SECOND_NS, Clock
 from provider_uploads.emulator.errors import ApiError, invalid_argument, not_found
 from provider_uploads.emulator.files import StoredFile
+from provider_uploads.emulator.request_types import CREATE_FILE, UPLOAD_TO_STORE
+from provider_uploads.emulator.search_stores import DocumentRequest
 
 MAX_DISPLAY_NAME_CHARS = 512
 
@@ -36,28 +38,37 @@ class FileMetadata:
     display_name: str | None
     mime_type: str
     declared_bytes: int | None
+    document: DocumentRequest | None = None
+
+    @classmethod
+    def for_store(cls, store_name: str, body: Any, headers: Mapping[str, str]) -> FileMetadata:
+        """Read what a document of a store is to be called, and its headers as for a file."""
+        wanted = UPLOAD_TO_STORE.parse(body)
+        named = ("display_name", "mime_type")
+        file = {name: wanted[name] for name in named if name in wanted}
+        document = DocumentRequest(
+            store_name=store_name,
+            display_name=wanted.get("display_name"),
+            custom_metadata=tuple(wanted.get("custom_metadata", ())),
+        )
+        return replace(cls.from_start({"file": file}, headers), document=document)
 
     @classmethod
     def from_start(cls, body: Any, headers: Mapping[str, str]) -> FileMetadata:
         """Read a ``start`` request: its JSON body, its headers for what the body leaves out.
 
-        Keys may be snake_case (Python, curl) or camelCase (JavaScript), sizes numbers or strings.
         The header's size is the transport's own and goes before the body's.
         """
-        if not isinstance(body, dict):
-            raise invalid_argument("The body must be a JSON object.")
-        file = body.get("file") or {}
-        if not isinstance(file, dict):
-            raise invalid_argument("CreateFileRequest.file: must be an object.")
+        file = CREATE_FILE.parse(body).get("file", {})
         declared: Any = headers.get("x-goog-upload-header-content-length")
         field = "X-Goog-Upload-Header-Content-Length"
         if declared is None:
-            declared = file.get("size_bytes", file.get("sizeBytes"))
+            declared = file.get("size_bytes")
             field = "CreateFileRequest.file.size_bytes"
         return cls(
-            name=_text(file, "name", "name"),
-            display_name=_text(file, "display_name", "displayName"),
-            mime_type=_text(file, "mime_type", "mimeType")
+            name=file.get("name"),
+            display_name=file.get("display_name"),
+            mime_type=file.get("mime_type")
             or headers.get("x-goog-upload-header-content-type")
             or "application/octet-stream",
             declared_bytes=None if declared is None else _size(declared, field),
@@ -124,13 +135,6 @@ def _utf8(header: str) -> str:
         return header
 
 
-def _text(file: dict[str, Any], snake: str, camel: str) -> str | None:
-    value = file.get(snake, file.get(camel))
-    if value is None or isinstance(value, str):
-        return value
-    raise invalid_argument(f"CreateFileRequest.file.{snake}: must be a string.")
-
-
 def _size(value: Any, field: str) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
@@ -179,6 +183,8 @@ class UploadSession:
         # So far a hole may be left, where bytes were thrown away as ordered.
         self.lost_until = 0
         self._hash = hashlib.sha256()
+        # Where the latest request began, and the hash up to there: what a repeated one is known by.
+        self._began = (0, self._hash.copy())
         self._lock = asyncio.Lock()
         self._hang_up: HangUp | None = None
         self._last_bytes_s = 0.0
@@ -218,7 +224,14 @@ class UploadSession:
 
     def writer(self) -> _Writer:
         """Open the file on disk to append to it."""
+        self._began = (self.received_bytes, self._hash.copy())
         return _Writer(self)
+
+    def hash_at(self, offset: int) -> hashlib._Hash | None:
+        """A hash of the bytes up to where the upload or its latest request began; else None."""
+        if offset == 0:
+            return hashlib.sha256()
+        return self._began[1].copy() if offset == self._began[0] else None
 
     def leave_hole(self, offset: int) -> None:
         """Go on at ``offset``: zeros stand for what is missing until there."""

@@ -2,6 +2,7 @@
 
     ProviderUploadsError
     ├── TransientError                  worth trying again: the same call may succeed later
+    │   ├── NotDeliveredError           a webhook or a broker did not take a notification
     │   ├── ProviderUnavailableError    5xx, a reset, a timeout, a malformed answer
     │   │   └── RateLimitedError        429
     │   ├── ServiceDownError            an outage: one worker probes the provider, the others wait
@@ -10,10 +11,18 @@
     │   ├── NameTakenError              409: the provider holds another file of this name
     │   ├── VerificationError           the provider's copy differs from the source
     │   ├── QueueUnavailableError       Redis cannot be reached or does not answer
-    │   ├── ResultTimeoutError          the wait ended before the upload did; the upload goes on
+    │   ├── ResultTimeoutError          the wait ended before what was waited for, which goes on
     │   ├── NewerPayloadError           a newer client wrote this; a newer worker can read it
+    │   │   └── NewerRowError           a newer version wrote what Redis holds of it
     │   └── SourceUnavailableError      the source cannot be reached: network, 5xx, cut off
     └── PermanentError                  trying again changes nothing
+        ├── BatchInputError             a request of a batch cannot be sent (also a ValueError)
+        ├── BatchFailedError            a batch's job ended without results
+        ├── BatchExpiredError           a batch's job had no results when its time was up
+        ├── BatchCancelledError         somebody cancelled the batch
+        ├── BatchTooLargeError          more than can be taken at once (also a ValueError)
+        ├── WebhookRefusedError         a webhook is not signed, or not for us
+        ├── ReceiverGoneError           a webhook answered 410: nothing more is sent
         ├── UnknownProviderError        (also a NotImplementedError)
         ├── UnsupportedOperationError   this provider cannot do that (also a NotImplementedError)
         ├── ProviderRefusedError        a 4xx that trying again does not change
@@ -21,7 +30,8 @@
         │   └── FileGoneError           deleted, expired, or never ours: it does not say which
         ├── FileExpiredError            the provider deleted the file, 48 h after its upload
         ├── FileNotActiveError          a file was to be used that is not ACTIVE
-        ├── UnknownTicketError          no upload is known under this ticket
+        ├── UnknownTicketError          nothing is known under this ticket
+        ├── UnreadableStateError        what Redis holds of it is nothing that we wrote
         ├── InvalidRequestError         an invalid argument (also a ValueError)
         ├── ConfigurationError          the settings of this process do not work
         │   ├── MissingDependencyError  an optional package is not installed
@@ -52,6 +62,15 @@ from contextlib import suppress
 from typing import Any
 
 from provider_uploads.errors.base import PermanentError, ProviderUploadsError, TransientError
+from provider_uploads.errors.batches import (
+    BatchCancelledError,
+    BatchExpiredError,
+    BatchFailedError,
+    BatchInputError,
+    BatchTooLargeError,
+    WebhookRefusedError,
+)
+from provider_uploads.errors.notifications import NotDeliveredError, ReceiverGoneError
 from provider_uploads.errors.provider import (
     FileExpiredError,
     FileGoneError,
@@ -70,9 +89,11 @@ from provider_uploads.errors.provider import (
 )
 from provider_uploads.errors.queue import (
     NewerPayloadError,
+    NewerRowError,
     QueueUnavailableError,
     ResultTimeoutError,
     UnknownTicketError,
+    UnreadableStateError,
 )
 from provider_uploads.errors.setup import (
     ConfigurationError,
@@ -102,6 +123,7 @@ from provider_uploads.errors.uploads import (
 __all__ = [  # noqa: RUF022 - in the order of the tree
     "ProviderUploadsError",
     "TransientError",
+    "NotDeliveredError",
     "ProviderUnavailableError",
     "RateLimitedError",
     "ServiceDownError",
@@ -112,8 +134,16 @@ __all__ = [  # noqa: RUF022 - in the order of the tree
     "QueueUnavailableError",
     "ResultTimeoutError",
     "NewerPayloadError",
+    "NewerRowError",
     "SourceUnavailableError",
     "PermanentError",
+    "BatchInputError",
+    "BatchFailedError",
+    "BatchExpiredError",
+    "BatchCancelledError",
+    "BatchTooLargeError",
+    "WebhookRefusedError",
+    "ReceiverGoneError",
     "UnknownProviderError",
     "UnsupportedOperationError",
     "ProviderRefusedError",
@@ -122,6 +152,7 @@ __all__ = [  # noqa: RUF022 - in the order of the tree
     "FileExpiredError",
     "FileNotActiveError",
     "UnknownTicketError",
+    "UnreadableStateError",
     "InvalidRequestError",
     "ConfigurationError",
     "MissingDependencyError",

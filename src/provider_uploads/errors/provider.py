@@ -54,7 +54,7 @@ class ServiceDownError(TransientError):
 
 
 class StorageFullError(TransientError):
-    """The account's storage at the provider is full."""
+    """The account's storage at the provider is full; by its own word if ``limit_bytes`` is 0."""
 
     def __init__(self, profile: str, missing_bytes: int, limit_bytes: int) -> None:
         super().__init__(profile, missing_bytes, limit_bytes)
@@ -63,6 +63,11 @@ class StorageFullError(TransientError):
         self.limit_bytes = limit_bytes
 
     def __str__(self) -> str:
+        if not self.limit_bytes:
+            return (
+                "the provider says that the account's storage is full. Delete files, or upload "
+                'with evict="oldest"; files expire after 48 h.'
+            )
         return (
             f"the storage of profile {self.profile!r} ({self.limit_bytes:,} bytes) lacks "
             f"{self.missing_bytes:,} bytes for this file. Delete files, or upload with "
@@ -165,12 +170,23 @@ class InvalidCredentialsError(ProviderRefusedError):
 
 
 class FileGoneError(ProviderRefusedError):
-    """No such file for this key: deleted, expired, or never ours; the provider does not say."""
+    """No such file for this key: deleted, expired, or never ours; the provider does not say.
+
+    ``hint`` is what is known here of the reason.
+    """
+
+    def __init__(
+        self, operation: str, http_status: int, status: str, message: str, hint: str = ""
+    ) -> None:
+        super().__init__(operation, http_status, status, message)
+        self.args = (*self.args, hint) if hint else self.args
+        self.hint = hint
 
     def __str__(self) -> str:
         return (
             f"{self.operation}: the file is not there for this API key (HTTP {self.http_status}): "
             "deleted, expired after 48 h, or of another project. Upload it again."
+            f"{self.hint and ' '}{self.hint}"
         )
 
 

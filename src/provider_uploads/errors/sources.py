@@ -32,6 +32,11 @@ class SourceNotFoundError(SourceError, FileNotFoundError):
     """There is nothing at this path."""
 
     def __str__(self) -> str:
+        if self.path.startswith("staged://"):
+            return (
+                f"{self.path}: the staged copy is not in this worker's PROVIDER_UPLOADS_STAGING. "
+                "Set it to the same place for web apps and workers, and submit again."
+            )
         if "://" in self.path:
             return f"{self.path}: nothing is there. Check the URL, and that it is still valid."
         return f"{self.path}: no such file. Check the path; workers must see it under the same one."

@@ -7,6 +7,7 @@ closes it. Only an outage counts: 5xx, broken connections, timeouts.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 from redis.commands.core import Script
@@ -36,8 +37,9 @@ class Breaker:
 
     def __init__(self, ledger: Connection, *, failures: int, probes: Backoff) -> None:
         self._ledger = ledger
-        self._failures = failures
-        self._gaps = [probes.delay(attempt) for attempt in range(16)]
+        self.failures = failures
+        #: Seconds to the next probe after each opening (JSON).
+        self.gaps = json.dumps([round(probes.delay(attempt), 3) for attempt in range(16)])
         self._check = _script(ledger, "breaker_check")
         self._record = _script(ledger, "breaker_failure")
 
@@ -45,30 +47,31 @@ class Breaker:
         """Return whether a profile's Files service may be asked now."""
         with self._ledger.reached():
             wait_s, failures = self._check(
-                keys=[_key(profile)], args=[self._failures, self._json()]
+                keys=[breaker_key(profile)], args=[self.failures, self.gaps]
             )
-        probe = int(failures) >= self._failures and float(wait_s) == 0
-        return BreakerState(float(wait_s), int(failures) > 0, probe)
+        return self.state(float(wait_s), int(failures))
+
+    def state(self, wait_s: float, failures: int) -> BreakerState:
+        """Return what so many consecutive failures, and a wait for the next probe, mean."""
+        probe = failures >= self.failures and wait_s == 0
+        return BreakerState(wait_s, failures > 0, probe)
 
     def record_failure(self, profile: str, state: BreakerState) -> bool:
         """Count a failure; return whether the breaker is open now."""
         args: list[float | str] = [
-            self._failures,
-            self._json(),
+            self.failures,
+            self.gaps,
             _FORGOTTEN_AFTER_S,
             int(state.probe),
         ]
         with self._ledger.reached():
-            return bool(self._record(keys=[_key(profile)], args=args))
+            return bool(self._record(keys=[breaker_key(profile)], args=args))
 
     def record_success(self, profile: str, state: BreakerState) -> None:
         """Close it, if there were failures."""
         if state.failing:
             with self._ledger.reached():
-                self._ledger.redis.delete(_key(profile))
-
-    def _json(self) -> str:
-        return "[" + ",".join(f"{gap:g}" for gap in self._gaps) + "]"
+                self._ledger.redis.delete(breaker_key(profile))
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Outage:
 def outage(ledger: Connection, profile: str) -> Outage | None:
     """Return what the workers know of a profile's Files service being down; None if it is not."""
     with ledger.reached():
-        opened_at, probe_at = ledger.redis.hmget(_key(profile), "opened_at", "probe_at")
+        opened_at, probe_at = ledger.redis.hmget(breaker_key(profile), "opened_at", "probe_at")
     if opened_at is None:
         return None
     now = ledger.now()
@@ -95,5 +98,6 @@ def _script(ledger: Connection, name: str) -> Script:
     return ledger.redis.register_script(script)
 
 
-def _key(profile: str) -> str:
+def breaker_key(profile: str) -> str:
+    """Return the key of a profile's breaker."""
     return f"{protocol.KEY_PREFIX}breaker:{profile}"

@@ -1,8 +1,9 @@
--- After breaker_functions.lua: says whether to ask the provider. Returns {seconds to wait, failures}.
-local state = redis.call('HMGET', KEYS[1], 'failures', 'openings', 'probe_at')
-local failures = tonumber(state[1] or '0')
-if failures < threshold then return {'0', failures} end
-local left = tonumber(state[3] or '0') - now()
-if left > 0 then return {string.format('%.3f', left), failures} end
-probe_after(tonumber(state[2] or '1'))
-return {'0', failures}
+-- After breaker_functions.lua: says whether to ask the provider.
+--
+-- KEYS[1], ARGV[1], ARGV[2]  what breaker_at takes
+-- Returns  {seconds to wait, failures}
+local breaker = breaker_at(KEYS[1], tonumber(ARGV[1]), ARGV[2])
+local wait = breaker.wait()
+if wait > 0 then return {string.format('%.3f', wait), breaker.failures} end
+breaker.ask()
+return {'0', breaker.failures}

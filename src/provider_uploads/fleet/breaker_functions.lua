@@ -1,15 +1,31 @@
--- Shared by the circuit breaker's scripts: defines now(), probe_after(openings), threshold.
+-- Shared by the circuit breaker's scripts: defines breaker_at(key, threshold, gaps).
 --
--- KEYS[1]  a profile's breaker: a hash of failures, openings, opened_at and probe_at
--- ARGV[1]  consecutive failures that open it
--- ARGV[2]  seconds to the next probe after each opening (JSON)
-local function now()
+-- key        a profile's breaker: a hash of failures, openings, opened_at and probe_at
+-- threshold  consecutive failures that open it
+-- gaps       seconds to the next probe after each opening (JSON)
+local function breaker_at(key, threshold, gaps)
+  local breaker = {}
+  local state = redis.call('HMGET', key, 'failures', 'openings', 'probe_at')
   local time = redis.call('TIME')
-  return time[1] + time[2] / 1000000
+  breaker.failures, breaker.now = tonumber(state[1] or '0'), time[1] + time[2] / 1000000
+  breaker.open = breaker.failures >= threshold
+
+  -- Seconds until somebody may ask; 0: now.
+  function breaker.wait()
+    if not breaker.open then return 0 end
+    return math.max(tonumber(state[3] or '0') - breaker.now, 0)
+  end
+
+  function breaker.probe_after(openings)
+    local waits = cjson.decode(gaps)
+    local at = breaker.now + waits[math.min(openings, #waits)]
+    redis.call('HSET', key, 'probe_at', string.format('%.6f', at))
+  end
+
+  -- Whoever asks now, of one that is open, is its probe.
+  function breaker.ask()
+    if breaker.open then breaker.probe_after(tonumber(state[2] or '1')) end
+  end
+
+  return breaker
 end
-local function probe_after(openings)
-  local gaps = cjson.decode(ARGV[2])
-  local at = now() + gaps[math.min(openings, #gaps)]
-  redis.call('HSET', KEYS[1], 'probe_at', string.format('%.6f', at))
-end
-local threshold = tonumber(ARGV[1])

@@ -8,11 +8,12 @@ the timeout comes to mean "the worker is dead".
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from celery import bootsteps
 from celery.utils.log import get_logger
+
+from provider_uploads.fleet.redis_clock import redis_clock
 
 log = get_logger(__name__)
 
@@ -55,7 +56,7 @@ class KeepAlive(bootsteps.StartStopStep):
             channel = parent.task_consumer.channel
             tags = list(channel.qos._delivered)
             if tags:
-                now = time.time()  # kombu's sweep compares with time.time() too
+                now = redis_clock().now()  # as transport.py has it compared
                 # Not channel.client: that connection has a BRPOP pending, whose reply, a message,
                 # would be read as the answer to this command and be lost.
                 with channel.conn_or_acquire() as client:

@@ -24,7 +24,7 @@ from redis.commands.core import Script
 
 from provider_uploads import protocol
 from provider_uploads.backoff import Backoff
-from provider_uploads.fleet.tiers import Tier, Work, per_minute
+from provider_uploads.fleet.tiers import PAUSED, Tier, Work, per_minute
 from provider_uploads.ledger.connection import Connection
 from provider_uploads.lua import read_script
 
@@ -42,6 +42,8 @@ RECOVERY: Final = 0.05
 LEAST: Final = 0.02
 #: The least waits after a 429, longer when the next one follows soon.
 COOL_DOWNS: Final = Backoff(1.0, 2.0, 60.0)
+#: How soon those who wait for a pause to end ask again.
+PAUSED_S: Final = 10.0
 _KEPT_S: Final = 2 * 24 * 3600
 
 _RATES: Final = f"{protocol.KEY_PREFIX}rates"
@@ -53,6 +55,7 @@ CONSTANTS: Final = {
     "BACK_OFF": BACK_OFF,
     "RECOVERY": RECOVERY,
     "LEAST": LEAST,
+    "PAUSED_S": PAUSED_S,
     "KEPT_S": _KEPT_S,
 }
 
@@ -78,7 +81,7 @@ class Permit:
     token: str
     #: Seconds between two permits of the fleet; 0.0 without a limit.
     interval_s: float
-    #: Why everybody waits, after a 429.
+    #: Why everybody waits: ``paused`` by an operator, or what a 429 said.
     why: str = ""
 
 
@@ -88,7 +91,7 @@ class RateLimitStatus:
 
     profile: str
     work: Work
-    #: Requests a minute by the tier, and as they are now; 0 is no limit.
+    #: Requests a minute by the tier, and as they are now; 0 is no limit, PAUSED none at all.
     tier_rate: float
     rate: float
     #: The part of the rate in use, below 1.0 for a while after a 429.
@@ -166,10 +169,11 @@ class Limits:
     ) -> None:
         """Set a rate for the fleet, in place of the tier's; it ends a cool-down.
 
-        For one profile, or for all ``profiles``; ``"0"`` is no limit, None the tier's rate again.
-        Raises ValueError when it is no rate.
+        For one profile, or for all ``profiles``; ``"unlimited"`` is no limit, ``"pause"`` no new
+        requests, None the tier's rate again. Raises ValueError when it is no rate.
         """
-        value = "" if rate is None else repr(per_minute(rate))
+        named = {None: "", "unlimited": "0", "pause": str(PAUSED)}
+        value = named[rate] if rate in named else repr(per_minute(rate))
         names = list(profiles) if profile is None else [profile]
         field, own = work.value, [f"{name}:{work}" for name in names]
         args = [field, value, *own] if profile is None else [own[0], value]
@@ -182,15 +186,24 @@ class Limits:
         with self._ledger.reached():
             why = self._ledger.redis.hget(_key(profile, work), "why")
         held = max(float(on_hold_s), 0.0)
-        by_tier = per_minute(self._tier_rate(profile, work))
+        by_tier = self.tier_rate(profile, work)
         return RateLimitStatus(
             profile, work, by_tier, float(rate), float(factor), held, str(why or "") if held else ""
         )
 
+    def tier_rate(self, profile: str, work: Work) -> float:
+        """Return what the tier allows, in requests a minute: 0 is no limit, PAUSED none at all."""
+        return per_minute(self._tier_rate(profile, work))
+
     def _run(self, script: Any, profile: str, work: Work, *args: float | str) -> Any:
-        by_tier = per_minute(self._tier_rate(profile, work))
+        by_tier = self.tier_rate(profile, work)
         with self._ledger.reached():
-            return script(keys=[_key(profile, work), _RATES], args=[profile, work, by_tier, *args])
+            return script(keys=permits_keys(profile, work), args=[profile, work, by_tier, *args])
+
+
+def permits_keys(profile: str, work: Work) -> list[str]:
+    """Return the keys that ``permits_of`` of limits_functions.lua takes."""
+    return [_key(profile, work), _RATES]
 
 
 def _key(profile: str, work: Work) -> str:

@@ -1,10 +1,13 @@
 -- After limits_functions.lua: puts all permits on hold after a 429.
 --
+-- KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3]  what permits_of takes
 -- ARGV[4]  the token of the permit that was refused
 -- ARGV[5]  seconds that the provider named, or ''
 -- ARGV[6]  the least waits, one after another (JSON)
 -- ARGV[7]  the reason
 -- Returns  seconds on hold.
+local permits = permits_of(KEYS[1], KEYS[2], ARGV[1], ARGV[2], ARGV[3])
+local now, factor = permits.now, permits.factor
 local epoch = string.match(ARGV[4], '^(%d+):') or permits.epoch
 local waits = cjson.decode(ARGV[6])
 local streak = tonumber(redis.call('HGET', KEYS[1], 'streak') or '0')
@@ -26,7 +29,7 @@ redis.call('HSET', KEYS[1], 'until', text, 'why', ARGV[7], 'share_at', text)
 if first or on_hold > permits.on_hold then
   -- Reservations are void, or all of them would be due the moment the hold ends.
   redis.call('HINCRBY', KEYS[1], 'epoch', 1)
-  local next = math.max(on_hold, now + spacing(factor))
+  local next = math.max(on_hold, now + permits.spacing(factor))
   redis.call('HSET', KEYS[1], 'next', string.format('%.6f', next))
 end
 redis.call('EXPIRE', KEYS[1], KEPT_S)

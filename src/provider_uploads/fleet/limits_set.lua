@@ -3,7 +3,7 @@
 -- KEYS[1]   the rates that were set: a hash
 -- KEYS[2…]  the permits concerned
 -- ARGV[1]   the field to set: "<work>" or "<profile>:<work>"
--- ARGV[2]   the rate a minute; '': the tier's own
+-- ARGV[2]   the rate a minute; 0: no limit; a negative one: paused; '': the tier's own
 -- ARGV[3…]  fields that no longer count
 local before = redis.call('HGET', KEYS[1], ARGV[1]) or ''
 if ARGV[2] == '' then redis.call('HDEL', KEYS[1], ARGV[1])

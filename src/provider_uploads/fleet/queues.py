@@ -11,6 +11,7 @@ from typing import Final
 
 from provider_uploads import protocol
 from provider_uploads.ledger.connection import Connection
+from provider_uploads.ledger.steps import Steps, reply
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.protocol import PriorityQueue
 
@@ -19,6 +20,14 @@ from provider_uploads.protocol import PriorityQueue
 SERVED_S: Final = 3600
 
 _KNOWN = f"{protocol.KEY_PREFIX}lanes"
+
+
+def queue_of(profile: str, kind: PriorityQueue = PriorityQueue.SINGLE) -> Steps[str]:
+    """Return the queue for a message; a round trip for any but the default profile."""
+    if profile != DEFAULT_PROFILE:
+        served = yield from reply(("EXISTS", _served(profile)))
+        profile = profile if served else DEFAULT_PROFILE
+    return protocol.transfer_queue(profile, kind)
 
 
 class Queues:
@@ -38,11 +47,7 @@ class Queues:
 
     def queue_of(self, profile: str, kind: PriorityQueue = PriorityQueue.SINGLE) -> str:
         """Return the queue for a message; a round trip for any but the default profile."""
-        if profile != DEFAULT_PROFILE:
-            with self._connection.reached():
-                served = self._redis.exists(_served(profile))
-            profile = profile if served else DEFAULT_PROFILE
-        return protocol.transfer_queue(profile, kind)
+        return self._connection.run(queue_of(profile, kind))
 
     def queues(self) -> list[str]:
         """Return all queues that may hold a message."""

@@ -36,6 +36,23 @@ class Slots:
         self._permits: dict[str, dict[Waiter, Permit]] = {}
         self._paused_until: dict[str, float] = {}
         self._retries: dict[str, list[float]] = {}
+        self._remote = 0
+
+    @contextmanager
+    def reading_remotely(self, share: float) -> Iterator[bool]:
+        """Yield whether a task may read from a remote source while the block runs.
+
+        At most ``share`` of the slots may, and always one: a source is somebody else's server, and
+        slow ones must leave slots for others.
+        """
+        with self._lock:
+            free = self.count is None or self._remote < max(1, int(self.count * share))
+            self._remote += free
+        try:
+            yield free
+        finally:
+            with self._lock:
+                self._remote -= free
 
     @contextmanager
     def waiter(self, queue: str) -> Iterator[Waiter]:

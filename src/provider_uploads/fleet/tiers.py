@@ -37,22 +37,31 @@ class Work(StrEnum):
 UNLIMITED: Final = "unlimited"
 
 
-def per_minute(text: str | None) -> float:
-    """Return what a rate such as ``"10/s"`` allows a minute; 0 is no limit.
+#: In the place of a rate: nothing new is to begin.
+PAUSED: Final = -1.0
 
-    None is no rate, and so no limit. Raises ValueError when it is none.
+
+def per_minute(text: str | None) -> float:
+    """Return what a rate such as ``"10/s"`` allows a minute.
+
+    None is no limit, and returned as 0. Raises ValueError when ``text`` is no rate; ``"0/m"`` could
+    mean no limit, as in Celery, or no request, and is none.
     """
+    if text is None:
+        return 0.0
     try:
-        allowed = 0.0 if text is None else float(rate(text.strip() or "nothing")) * 60
+        allowed = float(rate(text.strip() or "nothing")) * 60
     except (ValueError, KeyError, TypeError):
         allowed = -1.0
-    if not 0 <= allowed < float("inf"):
+    if not 0 < allowed < float("inf"):
         raise ValueError(f"{text!r} is no rate: write 10/s, 60/m or 500/h")
     return allowed
 
 
 def shown(allowed: float) -> str:
     """Return a rate of so many a minute as it is written: ``60/m``."""
+    if allowed == PAUSED:
+        return "paused"
     return f"{allowed:g}/m" if allowed else "no limit"
 
 

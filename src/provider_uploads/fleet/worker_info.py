@@ -10,9 +10,10 @@ from importlib.metadata import PackageNotFoundError, version
 
 from pydantic import ConfigDict
 
+from provider_uploads.fleet.api_keys import fingerprint
 from provider_uploads.locations import scheme_of
 from provider_uploads.schemas import Record
-from provider_uploads.settings import settings, without_secrets
+from provider_uploads.settings import settings, unknown_variables, without_secrets
 
 
 class WorkerInfo(Record):
@@ -39,6 +40,10 @@ class WorkerInfo(Record):
     roots: tuple[str, ...]
     sources: tuple[str, ...]
     staging: str | None
+    #: Variables that nothing reads: ``PROVIDER_UPLOADS_ROOT (PROVIDER_UPLOADS_ROOTS?)``.
+    unknown_variables: tuple[str, ...] = ()
+    #: Which key each profile has: ``default: 1b2c3d4e``.
+    keys: tuple[str, ...] = ()
     #: What each profile's account may do: ``default: free``.
     tiers: tuple[str, ...] = ()
 
@@ -52,8 +57,12 @@ def describe_worker(
     slots: int,
     visibility_timeout_s: float,
     tiers: Iterable[str] = (),
+    policy: Iterable[str] = (),
 ) -> WorkerInfo:
-    """Describe this process; the rest of it comes from its settings and its packages."""
+    """Describe this process; the rest of it comes from its settings and its packages.
+
+    ``policy`` names what the policy reads from the environment.
+    """
     here = settings()
     return WorkerInfo(
         worker=worker,
@@ -69,9 +78,19 @@ def describe_worker(
         roots=tuple(map(str, here.readable_roots)),
         sources=tuple(sorted(here.sources)),
         staging=shown(here.staging),
+        unknown_variables=tuple(map(misspelt, unknown_variables(policy).items())),
+        keys=tuple(
+            f"{name}: {fingerprint(here.profile(name).key())}" for name in here.profile_names
+        ),
         tiers=tuple(tiers),
         clock_s=time.time(),
     )
+
+
+def misspelt(found: tuple[str, str | None]) -> str:
+    """Return an unknown variable with the nearest name there is."""
+    name, nearest = found
+    return f"{name} ({nearest}?)" if nearest else name
 
 
 def shown(staging: str | None) -> str | None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import threading
 import time
+import uuid
 from contextlib import suppress
 from typing import Self
 
+from redis import Redis
 from redis.exceptions import LockError, RedisError
 from redis.lock import Lock
 
@@ -23,27 +26,64 @@ def lease_key(ticket: str) -> str:
 
 
 class Lease:
-    """An acquired lock, renewed three times in its life until the ``with`` block ends.
+    """A lock that is renewed three times in its life until the ``with`` block ends.
 
-    ``lost`` says that it could not be renewed: whoever holds it now may be sending.
+    It is taken by ``acquire``, or together with other things by a script: ``asking`` before that,
+    ``answered`` after it. ``lost`` says that it could not be renewed: whoever holds it now may be
+    sending.
     """
 
-    def __init__(self, lock: Lock, ttl_s: float) -> None:
-        self._lock = lock
-        self._ttl_s = ttl_s
-        begun = time.monotonic()
-        self._good_until = begun + ttl_s
-        self._due_at = begun + ttl_s / 3
+    def __init__(self, client: Redis, ticket: str, ttl_s: float) -> None:
+        self.ttl_s = ttl_s
+        self.token = uuid.uuid4().hex
+        self._lock = Lock(client, lease_key(ticket), timeout=ttl_s, thread_local=False)
+        self._lock.local.token = self.token
+        self._asked_at = 0.0
+        self._unanswered = False
+        self._held = False
+        self._good_until = math.inf
+        self._due_at = math.inf
         self._refused = False
 
     def __enter__(self) -> Self:
-        _keeper.watch(self)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _keeper.forget(self)
-        with suppress(LockError, RedisError):  # one that ran out is nobody's concern any more
-            self._lock.release()
+        # One that was asked for without an answer may be held.
+        if self._held or self._unanswered:
+            with suppress(LockError, RedisError):  # one that ran out is nobody's concern any more
+                self._lock.do_release(self.token)
+            self.released()
+
+    def acquire(self) -> bool:
+        """Take it by itself; return whether it is held."""
+        self.asking()
+        return self.answered(held=bool(self._lock.do_acquire(self.token)))
+
+    def asking(self) -> None:
+        """It is being asked for: its life begins before the answer comes."""
+        self._asked_at = time.monotonic()
+        self._unanswered = True
+
+    def answered(self, *, held: bool) -> bool:
+        """Take note of the answer, and renew it from now on if it is held; return ``held``.
+
+        Without that it stays as it was: it may have been taken before.
+        """
+        self._unanswered = False
+        if held:
+            self._good_until = self._asked_at + self.ttl_s
+            self._due_at = self._asked_at + self.ttl_s / 3
+            self._held = True
+            _keeper.watch(self)
+        return held
+
+    def released(self) -> None:
+        """It was given back, together with other things, by a script."""
+        self._unanswered = False
+        if self._held:
+            self._held = False
+            _keeper.forget(self)
 
     @property
     def lost(self) -> bool:
@@ -63,10 +103,13 @@ class Lease:
         except LockError:
             self._refused = True
         except RedisError:
-            self._due_at = time.monotonic() + self._ttl_s / 20
+            self._due_at = time.monotonic() + self.ttl_s / 20
         else:
-            self._good_until = begun + self._ttl_s
-            self._due_at = begun + self._ttl_s / 3
+            if self.lost:  # who asked meanwhile was told so, and it stays so
+                self._refused = True
+                return
+            self._good_until = begun + self.ttl_s
+            self._due_at = begun + self.ttl_s / 3
 
 
 class _Keeper:
@@ -80,6 +123,8 @@ class _Keeper:
         self._leases: set[Lease] = set()
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
+        #: When the thread looks again by itself.
+        self._looks_at = math.inf
 
     def watch(self, lease: Lease) -> None:
         with self._changed:
@@ -87,7 +132,7 @@ class _Keeper:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="leases", daemon=True)
                 self._thread.start()
-            else:
+            elif lease.renewal_due_at < self._looks_at:  # waking it for each would cost much
                 self._changed.notify()
 
     def forget(self, lease: Lease) -> None:
@@ -99,9 +144,10 @@ class _Keeper:
             with self._changed:
                 self._leases = {lease for lease in self._leases if not lease.lost}
                 first = min(self._leases, key=lambda lease: lease.renewal_due_at, default=None)
-                wait_s = first.renewal_due_at - time.monotonic() if first else None
-                if first is None or (wait_s is not None and wait_s > 0):
-                    self._changed.wait(wait_s)
+                self._looks_at = first.renewal_due_at if first else math.inf
+                wait_s = self._looks_at - time.monotonic()
+                if first is None or wait_s > 0:
+                    self._changed.wait(None if first is None else wait_s)
                     continue
             try:
                 first.renew()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from provider_uploads.ledger.connection import Connection
-from provider_uploads.ledger.uploads import OPEN_KEY, row_key
+from provider_uploads.ledger.upload_steps import OPEN_KEY, row_key
 from provider_uploads.schemas import Stage
 
 
@@ -21,7 +21,8 @@ class OpenUploads:
         with self._connection.reached():
             until = self._connection.now() - quiet_s
             keys = self._redis.zrangebyscore(OPEN_KEY, 0, until, start=0, num=most)
-        return [str(key).rpartition(":")[2] for key in keys]
+        prefix = row_key("")
+        return [str(key).removeprefix(prefix) for key in keys]
 
     def oldest_queued(self, most: int = 10_000) -> tuple[str, float, str | None] | None:
         """Return ticket, seconds of waiting and note of the upload that is QUEUED for longest.
@@ -34,11 +35,11 @@ class OpenUploads:
             with self._redis.pipeline(transaction=False) as pipe:
                 for key in keys:
                     pipe.hmget(key, "stage", "queued_at", "note")
-                rows = pipe.execute()
+                rows = pipe.execute(raise_on_error=False)  # one may be of the wrong type
         queued = [
-            (float(queued_at), key.rpartition(":")[2], note)
-            for key, (stage, queued_at, note) in zip(keys, rows, strict=True)
-            if stage == Stage.QUEUED
+            (float(row[1]), key.rpartition(":")[2], row[2])
+            for key, row in zip(keys, rows, strict=True)
+            if isinstance(row, list) and row[0] == Stage.QUEUED and row[1]
         ]
         if not queued:
             return None

@@ -8,16 +8,54 @@ from __future__ import annotations
 
 import json
 import time
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final, cast
 
 from provider_uploads import errors, protocol
 from provider_uploads.ledger.connection import ROW_KEPT_S, Connection
+from provider_uploads.ledger.steps import Command, Steps, reply
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.questions import Answer, Question
-from provider_uploads.schemas import received
+from provider_uploads.schemas import stored
 
 #: The questions without an end, by the time somebody last took care of them.
 OPEN_KEY: Final = f"{protocol.KEY_PREFIX}open_questions"
+
+
+def opening(question: Question) -> list[Command]:
+    """Return the commands that write a question down."""
+    key = _key(question.question_id)
+    return [
+        ("HSET", key, "question", question.to_json()),
+        ("EXPIRE", key, ROW_KEPT_S),
+        ("ZADD", OPEN_KEY, time.time(), question.question_id),
+    ]
+
+
+def read(ticket: str) -> Steps[tuple[Question, Answer | None]]:
+    """Return a question and its answer, if there is one by now; raise what ended it."""
+    try:
+        fields = yield from reply(("HGETALL", _key(ticket)))
+    except errors.UnreadableStateError as error:
+        raise errors.UnreadableStateError(f"question {ticket}", error.problem) from None
+    if "question" not in fields:
+        raise errors.UnknownTicketError(ticket, "question")
+    if "error" in fields:
+        raise errors.from_record(_json(ticket, fields["error"]))
+    asked, answered = _json(ticket, fields["question"]), fields.get("answer")
+    if (asked.get("version") or 0) > protocol.PAYLOAD_VERSION:
+        raise errors.NewerRowError(f"question {ticket}", f"version {asked['version']}")
+    return (
+        stored(Question, f"question {ticket}", asked),
+        stored(Answer, f"question {ticket}", _json(ticket, answered)) if answered else None,
+    )
+
+
+def _json(ticket: str, text: str) -> dict[str, Any]:
+    try:
+        return cast("dict[str, Any]", dict(json.loads(text)))
+    except (ValueError, TypeError):
+        raise errors.UnreadableStateError(f"question {ticket}", "no JSON object") from None
 
 
 class Questions:
@@ -26,42 +64,38 @@ class Questions:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    def open(self, question: Question) -> None:
-        """Write a question down."""
-        key = _key(question.question_id)
-        with self._connection.reached(), self._connection.redis.pipeline() as pipe:
-            pipe.hset(key, "question", question.model_dump_json())
-            pipe.expire(key, ROW_KEPT_S)
-            pipe.zadd(OPEN_KEY, {question.question_id: time.time()})
-            pipe.execute()
-
     def read(self, ticket: str) -> tuple[Question, Answer | None]:
         """Return a question and its answer, if there is one by now.
 
-        Raises UnknownTicketError, NewerPayloadError, or what ended it without an answer.
+        Raises UnknownTicketError, NewerRowError, UnreadableStateError, or what ended it without
+        an answer.
         """
-        with self._connection.reached():
-            fields = self._connection.redis.hgetall(_key(ticket))
-        if "question" not in fields:
-            raise errors.UnknownTicketError(ticket)
-        if "error" in fields:
-            raise errors.from_record(json.loads(fields["error"]))
-        answer = fields.get("answer")
-        return (
-            received(Question, json.loads(fields["question"])),
-            Answer.model_validate_json(answer) if answer else None,
-        )
+        return self._connection.run(read(ticket))
 
     def profile_of(self, ticket: str) -> str:
         """Return whose account a question is for; of one that nobody knows, the default."""
+        return str(self._question(ticket).get("profile", DEFAULT_PROFILE))
+
+    def notifies(self, ticket: str) -> bool:
+        """Whether somebody is to be told of a question's end."""
+        return bool(self._question(ticket).get("notify"))
+
+    def _question(self, ticket: str) -> dict[str, Any]:
+        """Return a question as it was written, whoever wrote it."""
         with self._connection.reached():
             question = self._connection.redis.hget(_key(ticket), "question")
-        return str(json.loads(question or "{}").get("profile", DEFAULT_PROFILE))
+        return _json(ticket, str(question or "{}"))
 
     def is_open(self, ticket: str) -> bool:
         """Whether there is a question under this ticket, without an end."""
         with self._connection.reached():
             return self._connection.redis.zscore(OPEN_KEY, ticket) is not None
+
+    def open_among(self, tickets: Sequence[str]) -> set[str]:
+        """Return those that are questions without an end."""
+        with self._connection.reached():
+            found = self._connection.redis.zmscore(OPEN_KEY, [*tickets]) if tickets else []
+        return {ticket for ticket, at in zip(tickets, found, strict=True) if at is not None}
 
     def answered(self, answer: Answer) -> None:
         """Record the good end."""

@@ -10,14 +10,17 @@ from typing import Any, Self, cast
 from pydantic import ConfigDict, Field
 
 from provider_uploads import errors, protocol
+from provider_uploads.ledger.encryption import decrypted
 from provider_uploads.schemas import (
     Copy,
+    Delivery,
     ProviderFile,
     Record,
     Stage,
     UploadRequest,
     UploadResult,
     UploadStatus,
+    stored,
 )
 
 
@@ -74,6 +77,9 @@ class UploadState(Record):
     copy_at_provider: Copy = Copy.NONE
     error: dict[str, Any] | None = None
     note: str | None = None
+    #: Whose upload it is, and what else its submitter says of it.
+    owner: str | None = None
+    tags: dict[str, str] = Field(default_factory=dict)
     failed_attempts: int = Field(default=0, alias="stumbles")
     queued_at: float = 0.0
     upload_at: float | None = None
@@ -84,14 +90,31 @@ class UploadState(Record):
     released_at: float | None = Field(default=None, alias="let_go_at")
 
     @classmethod
-    def of(cls, fields: Mapping[str, str]) -> Self:
-        """Return the row that a Redis hash holds; raises NewerPayloadError if we cannot read it."""
+    def of(cls, ticket: str, fields: Mapping[str, str]) -> Self:
+        """Return the row that a Redis hash holds of an upload.
+
+        Raises NewerRowError where only a newer version can read it, UnreadableStateError where
+        nobody can.
+        """
         values: dict[str, Any] = dict(fields)
-        for field in ("request", "file", "error"):
-            if field in values:
-                values[field] = json.loads(values[field])
-        values["request"] = UploadRequest.read(values["request"])
-        return cls.model_validate(values)
+        subject = f"upload {ticket}"
+        try:
+            for field in ("request", "file", "error", "tags"):
+                if field in values:
+                    values[field] = json.loads(values[field])
+            values["request"] = UploadRequest.read(values["request"])
+        except errors.NewerPayloadError as error:
+            raise errors.NewerRowError(subject, f"version {error.payload_version}") from None
+        except (errors.InvalidRequestError, ValueError, KeyError, AttributeError) as error:
+            problem = f"{type(error).__name__} in its request or another field"
+            raise errors.UnreadableStateError(subject, problem) from None
+        return stored(cls, subject, values)
+
+    @classmethod
+    def seen(cls, ticket: str, fields: Mapping[str, str]) -> Self:
+        """Return the row as ``of`` does, for showing it: fields of a newer version are left out."""
+        known = {one.alias or name for name, one in cls.model_fields.items()}
+        return cls.of(ticket, {name: value for name, value in fields.items() if name in known})
 
     def claim_upload(self) -> ClaimResult:
         """Say what a delivery of the upload's message may do.
@@ -116,7 +139,7 @@ class UploadState(Record):
     @property
     def location(self) -> str:
         """What to open. It may hold a credential: show ``request.source`` instead."""
-        return self.source_url or self.request.source
+        return decrypted(self.source_url) if self.source_url else self.request.source
 
     @property
     def expected_bytes(self) -> int | None:
@@ -189,9 +212,10 @@ class UploadState(Record):
         record = self.error or {"type": "UnexpectedError", "args": [self.stage, "no error stored"]}
         return errors.from_record(record)
 
-    def status(self, now: float) -> UploadStatus:
-        """Return what a user may see."""
+    def status(self, now: float, deliveries: tuple[Delivery, ...] = ()) -> UploadStatus:
+        """Return what a user may see; ``deliveries`` say who was told of the end."""
         request = self.request
+        gone = self.copy_at_provider is Copy.DELETED
         return UploadStatus(
             ticket=request.upload_id,
             stage=self.stage,
@@ -203,12 +227,16 @@ class UploadState(Record):
             sent_bytes=self.sent_bytes,
             polls=self.polls,
             id=self.file.name if self.file else None,
-            uri=self.file.uri if self.file else None,
-            expires_at=self.file.expires_at if self.file else None,
+            # Nobody can use what is gone.
+            uri=self.file.uri if self.file and not gone else None,
+            expires_at=self.file.expires_at if self.file and not gone else None,
             copy_at_provider=self.copy_at_provider,
             reused=self.reused,
             note=self.note,
             error=self.error,
+            owner=self.owner,
+            tags=self.tags,
+            deliveries=deliveries,
             **self.seconds(now),
         )
 

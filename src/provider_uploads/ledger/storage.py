@@ -51,23 +51,23 @@ class Storage:
         """
         with self._ledger.reached():
             missing = self._reserve(
-                keys=_keys(profile), args=[ticket, size_bytes, limit_bytes, KEPT_S]
+                keys=storage_keys(profile), args=[ticket, size_bytes, limit_bytes, KEPT_S]
             )
         return int(missing)
 
     def release(self, profile: str, ticket: str) -> None:
         """Release an upload's reservation; twice is once."""
         with self._ledger.reached():
-            self._release(keys=_keys(profile), args=[ticket])
+            self._release(keys=storage_keys(profile), args=[ticket])
 
     def held_bytes(self, profile: str) -> int:
         """Return what is held and under way, ours and others'."""
         with self._ledger.reached():
-            return int(self._held(keys=_keys(profile), args=[]))
+            return int(self._held(keys=storage_keys(profile), args=[]))
 
     def oldest(self, profile: str) -> list[Reservation]:
         """Return our files, those that expire first in front."""
-        by_expiry, by_ticket = _keys(profile)
+        by_expiry, by_ticket = storage_keys(profile)
         with self._ledger.reached(), self._ledger.redis.pipeline(transaction=False) as pipe:
             pipe.zrange(by_expiry, 0, -1)
             pipe.hgetall(by_ticket)
@@ -107,7 +107,7 @@ class Storage:
                 others_bytes += file.size_bytes
             else:
                 ours[label[0]] = file
-        by_expiry, _ = _keys(profile)
+        by_expiry, _ = storage_keys(profile)
         with self._ledger.reached():
             known = cast(
                 "list[tuple[str, float]]",
@@ -124,7 +124,7 @@ class Storage:
         for ticket, file in ours.items():
             expires_at = file.expires_at.timestamp() if file.expires_at else time.time() + KEPT_S
             changes.append((ticket, file.size_bytes, expires_at))
-        keys = _keys(profile)
+        keys = storage_keys(profile)
         with self._ledger.reached():
             self._ledger.redis.hset(keys[1], "others", others_bytes)
             for at in range(0, len(changes), _PAGE):
@@ -132,7 +132,8 @@ class Storage:
         return self.held_bytes(profile)
 
 
-def _keys(profile: str) -> list[str]:
+def storage_keys(profile: str) -> list[str]:
+    """Return the keys that ``storage_at`` of storage_functions.lua takes."""
     return [
         f"{protocol.KEY_PREFIX}stored:{profile}",
         f"{protocol.KEY_PREFIX}stored_bytes:{profile}",

@@ -1,26 +1,44 @@
--- Shared by the storage scripts: defines now, drop(ticket), put(ticket, bytes, expires_at), held().
+-- Shared by the scripts that reserve storage: defines storage_at(files, bytes).
 --
--- KEYS[1]  a profile's files: a sorted set of tickets by the time they expire
--- KEYS[2]  their bytes: a hash by ticket, with the sum under "ours" and what others put there
---          under "others"
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
-local function drop(ticket)
-  local bytes = redis.call('HGET', KEYS[2], ticket)
-  if bytes then
-    redis.call('HINCRBY', KEYS[2], 'ours', -bytes)
-    redis.call('HDEL', KEYS[2], ticket)
+-- files  a profile's files: the key of a sorted set of tickets by the time they expire
+-- bytes  their bytes: a hash by ticket, with the sum under "ours" and what others put there under
+--        "others"
+local function storage_at(files, bytes)
+  local storage = {}
+  local time = redis.call('TIME')
+  local now = time[1] + time[2] / 1000000
+
+  function storage.drop(ticket)
+    local size = redis.call('HGET', bytes, ticket)
+    if size then
+      redis.call('HINCRBY', bytes, 'ours', -size)
+      redis.call('HDEL', bytes, ticket)
+    end
+    redis.call('ZREM', files, ticket)
   end
-  redis.call('ZREM', KEYS[1], ticket)
-end
-local function put(ticket, bytes, expires_at)
-  drop(ticket)
-  redis.call('HSET', KEYS[2], ticket, bytes)
-  redis.call('HINCRBY', KEYS[2], 'ours', bytes)
-  redis.call('ZADD', KEYS[1], expires_at, ticket)
-end
-local function held()
-  for _, ticket in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do drop(ticket) end
-  local sums = redis.call('HMGET', KEYS[2], 'ours', 'others')
-  return tonumber(sums[1] or '0') + tonumber(sums[2] or '0')
+
+  function storage.put(ticket, size, expires_at)
+    storage.drop(ticket)
+    redis.call('HSET', bytes, ticket, size)
+    redis.call('HINCRBY', bytes, 'ours', size)
+    redis.call('ZADD', files, expires_at, ticket)
+  end
+
+  function storage.held()
+    for _, ticket in ipairs(redis.call('ZRANGEBYSCORE', files, '-inf', now)) do
+      storage.drop(ticket)
+    end
+    local sums = redis.call('HMGET', bytes, 'ours', 'others')
+    return tonumber(sums[1] or '0') + tonumber(sums[2] or '0')
+  end
+
+  -- The bytes that an upload of a size lacks; none where they are reserved for it, or can be.
+  function storage.missing(ticket, size, limit)
+    local before = tonumber(redis.call('HGET', bytes, ticket) or '0')
+    return math.max(storage.held() - before + size - limit, 0)
+  end
+
+  function storage.reserve(ticket, size, kept_s) storage.put(ticket, size, now + kept_s) end
+
+  return storage
 end

@@ -1,4 +1,4 @@
 -- After storage_functions.lua: releases an upload's reservation. Twice is once.
 --
 -- ARGV[1]  the ticket
-drop(ARGV[1])
+storage_at(KEYS[1], KEYS[2]).drop(ARGV[1])

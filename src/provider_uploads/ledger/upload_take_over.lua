@@ -1,4 +1,4 @@
--- Before upload_write.lua: lets a QUEUED upload use the file of another one, if that one is ACTIVE
+-- After upload_functions.lua: lets a QUEUED upload use the file of another one, if that one is ACTIVE
 -- and has not released it. A release marks the row first, so a file that may be deleted by now
 -- cannot be taken.
 --
@@ -14,3 +14,4 @@ local taker = redis.call('HGET', KEYS[1], 'stage')
 if sender[1] ~= 'ACTIVE' or sender[2] or taker ~= 'QUEUED' then return false end
 redis.call('SADD', KEYS[4], ARGV[2], ARGV[3])
 redis.call('EXPIRE', KEYS[4], ARGV[4])
+return write(KEYS[1], KEYS[2], ARGV[1])

@@ -10,25 +10,41 @@ the stage on a channel of the row's name.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
 
-from redis.exceptions import NoScriptError
-
-from provider_uploads import errors, protocol
+from provider_uploads import errors
+from provider_uploads.ledger import upload_steps
 from provider_uploads.ledger.connection import ROW_KEPT_S, Connection
 from provider_uploads.ledger.lease import Lease, lease_key
-from provider_uploads.ledger.state import ClaimResult, UploadState, copy_wanted
+from provider_uploads.ledger.state import ClaimResult, UploadState
+from provider_uploads.ledger.steps import commands
+from provider_uploads.ledger.upload_steps import LIVING, OPEN_KEY, NewUpload, change, row_key
 from provider_uploads.locations import STAGED
 from provider_uploads.schemas import Copy, ProviderFile, Stage, UploadRequest, UploadStatus
 
-#: The open uploads: those that have not ended, and ended ones whose file is to be deleted, by the
-#: time of their last change.
-OPEN_KEY = f"{protocol.KEY_PREFIX}open"
 
-_LIVING = (Stage.QUEUED, Stage.UPLOADING, Stage.PROCESSING)
-_ENDED = tuple(stage for stage in Stage if stage.ended)
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """A result as Celery stores it: where, what, and for how many seconds."""
+
+    key: str
+    text: str
+    kept_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """What ends together with an attempt, or with the waiting for ACTIVE, in one round trip.
+
+    ``at`` is the time of the end on Redis's clock, where ``result`` has to name it.
+    """
+
+    at: float | None = None
+    lease: Lease | None = None
+    result: StoredResult | None = None
 
 
 class Ledger(Connection):
@@ -40,58 +56,52 @@ class Ledger(Connection):
 
     def __init__(self, url: str, *, timeout_s: float = 2.0) -> None:
         super().__init__(url, timeout_s=timeout_s)
-        self._write = self.script("upload_write")
-        self._take_over = self.script("upload_take_over", "upload_write")
+        self._write = self.script("upload_functions", "upload_write")
+        self._take_over = self.script("upload_functions", "upload_take_over")
+        self._finish = self.script("upload_functions", "upload_finish")
         self._claim_poll = self.script("upload_claim_poll")
 
     # -- reading -------------------------------------------------------------------------------
 
     def read(self, ticket: str) -> UploadState:
         """Return one upload's state; raises UnknownTicketError."""
-        with self.reached():
-            fields = self.redis.hgetall(row_key(ticket))
-        if not fields:
-            raise errors.UnknownTicketError(ticket)
-        return UploadState.of(cast("dict[str, str]", fields))
+        return self.run(upload_steps.read(ticket))
 
     def left_behind(self, ticket: str) -> bool:
         """Whether something of an upload may be at the provider that nobody wants.
 
         Reads single fields: the row may be of a newer client.
         """
-        with self.reached():
-            stage, copy, request, released_at = self.redis.hmget(
-                row_key(ticket), "stage", "copy_at_provider", "request", "let_go_at"
-            )
-        cleanup = json.loads(request or "{}").get("cleanup_on_timeout", True)
-        wanted = copy_wanted(
-            str(stage), released=released_at is not None, cleanup_on_timeout=cleanup
-        )
-        return copy == Copy.PRESENT and not wanted
+        return self.run(upload_steps.left_behind(ticket))
 
     def staged(self, ticket: str) -> bool:
         """Whether an upload's source is a staged copy; as with ``left_behind``, single fields."""
+        return str(self._request(ticket).get("source")).startswith(f"{STAGED}://")
+
+    def notifies(self, ticket: str) -> bool:
+        """Whether somebody is to be told of an upload's end; single fields, too."""
+        return bool(self._request(ticket).get("notify"))
+
+    def _request(self, ticket: str) -> dict[str, Any]:
         with self.reached():
             request = self.redis.hget(row_key(ticket), "request")
-        return str(json.loads(request or "{}").get("source")).startswith(f"{STAGED}://")
+        try:
+            return cast("dict[str, Any]", dict(json.loads(request or "{}")))
+        except (ValueError, TypeError):
+            return {}  # whoever reads the row says so
 
     def statuses(self, tickets: Sequence[str]) -> list[UploadStatus]:
         """Return the statuses of many uploads in one round trip; raises UnknownTicketError."""
-        with self.reached(), self.redis.pipeline(transaction=False) as pipe:
-            pipe.time()
-            for ticket in tickets:
-                pipe.hgetall(row_key(ticket))
-            (seconds, micros), *rows = pipe.execute()
-        now = seconds + micros / 1e6
-        missing = next((t for t, row in zip(tickets, rows, strict=True) if not row), None)
-        if missing is not None:
-            raise errors.UnknownTicketError(missing)
-        return [UploadState.of(row).status(now) for row in rows]
+        return self.run(upload_steps.statuses(tickets))
 
     def living(self, ticket: str) -> bool:
         """Whether an upload has not ended."""
         with self.reached():
-            return self.redis.hget(row_key(ticket), "stage") in _LIVING
+            return self.redis.hget(row_key(ticket), "stage") in LIVING
+
+    def living_among(self, tickets: Sequence[str]) -> set[str]:
+        """Return those uploads that have not ended."""
+        return self.run(upload_steps.living_among(tickets)) if tickets else set()
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -100,23 +110,11 @@ class Ledger(Connection):
 
         ``source_urls`` are the whole URLs, by ticket, of those sources that hold a credential.
         """
-        with self.reached():
-            try:
-                self._open(requests, source_urls)
-            except NoScriptError:  # a new Redis, or one that was restarted
-                self.redis.script_load(self._write.script)
-                self._open(requests, source_urls)
-
-    def _open(self, requests: Sequence[UploadRequest], source_urls: Mapping[str, str]) -> None:
-        # redis-py's Script object would ask before each pipeline whether the script is known.
-        with self.redis.pipeline(transaction=False) as pipe:
-            for request in requests:
-                values = {"stage": Stage.QUEUED, "request": request.to_json()}
-                if request.upload_id in source_urls:
-                    values["source_url"] = source_urls[request.upload_id]
-                change = _change(stamp={"queued_at": 0}, values=values)
-                pipe.evalsha(self._write.sha, 2, row_key(request.upload_id), OPEN_KEY, change)
-            pipe.execute()
+        opening = [
+            upload_steps.opening(NewUpload(request, source_urls.get(request.upload_id)))
+            for request in requests
+        ]
+        self.run(commands(opening))
 
     def uploading(self, row: UploadState, session_url: str) -> UploadState | None:
         """Record an open session; None when the upload has ended meanwhile."""
@@ -144,6 +142,15 @@ class Ledger(Connection):
         changes = {"stage": Stage.UPLOADING, "session_url": session_url, "upload_at": begun_at}
         return row.model_copy(update=changes)
 
+    def unsent(self, ticket: str) -> None:
+        """Record that the provider took nothing of the one request that was to make the file."""
+        self._update(
+            ticket,
+            (Stage.UPLOADING,),
+            values={"stage": Stage.QUEUED},
+            unset=("upload_at", "size_bytes", "source_mark", "sent_bytes", "copy_at_provider"),
+        )
+
     def next_generation(self, row: UploadState) -> None:
         """Forget the session and the name: the next attempt sends from the first byte."""
         self._update(
@@ -165,7 +172,7 @@ class Ledger(Connection):
 
     def note(self, ticket: str, text: str) -> bool:
         """Say what a living upload waits for; False when it has ended meanwhile."""
-        return bool(self._update(ticket, _LIVING, values={"note": text}))
+        return bool(self._update(ticket, LIVING, values={"note": text}))
 
     def content(self, row: UploadState, sha256: str, size_bytes: int) -> UploadState | None:
         """Record what is in the source; None when the upload has ended meanwhile."""
@@ -176,26 +183,34 @@ class Ledger(Connection):
 
     def release_copy(self, ticket: str) -> bool:
         """Record that nobody wants an ended upload's file any more; False while it lives."""
-        return bool(self._update(ticket, _ENDED, stamp={"let_go_at": 0}))
+        return self.run(upload_steps.release_copy(ticket))
 
     def attempt_failed(self, ticket: str, text: str) -> None:
         """Count a failed attempt, and say what comes next."""
-        self._update(ticket, _LIVING, values={"note": text}, count=("stumbles",))
+        self._update(ticket, LIVING, values={"note": text}, count=("stumbles",))
 
-    def processing(self, row: UploadState, file: ProviderFile) -> UploadState | None:
+    def processing(
+        self, row: UploadState, file: ProviderFile, finish: Finish | None = None
+    ) -> UploadState | None:
         """Record that the provider has all bytes; the deadline begins now, on Redis's clock."""
-        now = self._update(
-            row.request.upload_id,
+        wanted = change(
             (Stage.QUEUED, Stage.UPLOADING),
             stamp={"processing_at": 0, "deadline_at": row.request.poll_policy.timeout_s},
             values={"stage": Stage.PROCESSING, **_sent(row, file)},
             unset=("session_url", "source_url", "note"),
         )
+        now = self._finished(row.request.upload_id, wanted, finish)
         changes = {"stage": Stage.PROCESSING, "file": file, "processing_at": now}
         return None if now is None else row.model_copy(update=changes)
 
     def active(
-        self, row: UploadState, file: ProviderFile, *, sender: str = "", sharing_key: str = ""
+        self,
+        row: UploadState,
+        file: ProviderFile,
+        finish: Finish | None = None,
+        *,
+        sender: str = "",
+        sharing_key: str = "",
     ) -> UploadState | None:
         """Record the good end; None when the upload has ended otherwise meanwhile.
 
@@ -206,21 +221,35 @@ class Ledger(Connection):
         values = {"stage": Stage.ACTIVE, **_sent(row, file)}
         if reused:
             values |= {"sent_bytes": "0", "reused": "1"}
-        change = _change(
-            (Stage.QUEUED,) if reused else _LIVING,
+        wanted = change(
+            (Stage.QUEUED,) if reused else LIVING,
             stamp={"ended_at": 0} | ({} if row.processing_at or reused else {"processing_at": 0}),
             values=values,
             unset=("session_url", "source_url", "note"),
+            at=finish.at if finish else None,
         )
-        keys, args = [row_key(ticket), OPEN_KEY], [change]
-        script: Callable[..., Any] = self._write
-        if reused:
-            script = self._take_over
-            keys += [row_key(sender), sharing_key]
-            args += [sender, ticket, str(ROW_KEPT_S)]
-        with self.reached():
-            now = script(keys=keys, args=args)
+        if not reused:
+            now = self._finished(ticket, wanted, finish)
+        else:
+            keys = [row_key(ticket), OPEN_KEY, row_key(sender), sharing_key]
+            with self.reached():
+                now = self._take_over(keys=keys, args=[wanted, sender, ticket, ROW_KEPT_S])
         return None if now is None else row.activated(file, float(now), reused=reused)
+
+    def _finished(self, ticket: str, wanted: str, finish: Finish | None) -> float | None:
+        """Write a change, and with it what else ends; return Redis's time, or None."""
+        finish = finish or Finish()
+        result = finish.result
+        keys = [row_key(ticket), OPEN_KEY, lease_key(ticket)]
+        args = [wanted, finish.lease.token if finish.lease else ""]
+        with self.reached():
+            now = self._finish(
+                keys=[*keys, result.key if result else keys[0]],
+                args=[*args, result.text if result else "", result.kept_s if result else 0],
+            )
+        if finish.lease:
+            finish.lease.released()
+        return None if now is None else float(now)
 
     def failed(self, ticket: str, error: errors.ProviderUploadsError) -> bool:
         """Record a bad end, TIMED_OUT for an UploadInactiveError, else FAILED.
@@ -228,30 +257,16 @@ class Ledger(Connection):
         False when it has ended already, or is unknown.
         """
         timed_out = isinstance(error, errors.UploadInactiveError)
-        return self._end(ticket, Stage.TIMED_OUT if timed_out else Stage.FAILED, error, _LIVING)
+        stage = Stage.TIMED_OUT if timed_out else Stage.FAILED
+        return self.run(upload_steps.ended(ticket, stage, error, LIVING))
 
     def withdrawn(self, tickets: Iterable[str]) -> None:
         """Record that uploads were never sent: a message that arrives after all does nothing."""
-        for ticket in tickets:
-            self.cancelled(ticket, (Stage.QUEUED,))
+        self.run(upload_steps.withdrawn(tickets))
 
-    def cancelled(self, ticket: str, stages: tuple[Stage, ...] = _LIVING) -> bool:
+    def cancelled(self, ticket: str, stages: tuple[Stage, ...] = LIVING) -> bool:
         """Record that nobody wants it any more; False when it is in none of ``stages``."""
-        return self._end(ticket, Stage.CANCELLED, errors.UploadCancelledError(ticket), stages)
-
-    def _end(
-        self,
-        ticket: str,
-        stage: Stage,
-        error: errors.ProviderUploadsError,
-        stages: tuple[Stage, ...],
-    ) -> bool:
-        values = {"stage": stage, "error": json.dumps(error.as_record())}
-        return bool(
-            self._update(
-                ticket, stages, stamp={"ended_at": 0}, values=values, unset=("source_url", "note")
-            )
-        )
+        return self.run(upload_steps.cancelled(ticket, stages))
 
     def present_again(self, ticket: str) -> None:
         """Record that a worker may have finished a file after its deletion."""
@@ -281,20 +296,20 @@ class Ledger(Connection):
             )
         if not flat:
             raise errors.UnknownTicketError(ticket)
-        row = UploadState.of(dict(zip(flat[::2], flat[1::2], strict=True)))
+        row = UploadState.of(ticket, dict(zip(flat[::2], flat[1::2], strict=True)))
         return ClaimResult(result), float(now), row
 
     @contextmanager
     def lease(self, ticket: str, ttl_s: float) -> Iterator[Lease | None]:
         """Hold the right to send this upload's bytes; None when another delivery holds it."""
-        lock = self.redis.lock(lease_key(ticket), timeout=ttl_s, thread_local=False)
-        with self.reached():
-            held = lock.acquire(blocking=False)
-        if not held:
-            yield None
-            return
-        with Lease(lock, ttl_s) as lease:
-            yield lease
+        with self.new_lease(ticket, ttl_s) as lease:
+            with self.reached():
+                held = lease.acquire()
+            yield lease if held else None
+
+    def new_lease(self, ticket: str, ttl_s: float) -> Lease:
+        """Return an upload's lease, to be taken."""
+        return Lease(self.redis, ticket, ttl_s)
 
     def leased(self, ticket: str) -> bool:
         """Whether a worker holds the right to send this upload's bytes."""
@@ -312,26 +327,11 @@ class Ledger(Connection):
         count: tuple[str, ...] = (),
     ) -> float | None:
         """Write if the row is in one of ``stages``; return Redis's time, or None if it is not."""
-        change = _change(stages, stamp, values, unset, count)
-        with self.reached():
-            now = self._write(keys=[row_key(ticket), OPEN_KEY], args=[change])
-        return None if now is None else float(now)
-
-
-def row_key(ticket: str) -> str:
-    """Return the key of an upload's row, which is also the name of its channel."""
-    return f"{protocol.KEY_PREFIX}upload:{ticket}"
-
-
-def _change(
-    stages: tuple[Stage, ...] | None = None,
-    stamp: Mapping[str, float] = {},
-    values: Mapping[str, str] = {},
-    unset: tuple[str, ...] = (),
-    count: tuple[str, ...] = (),
-) -> str:
-    change = {"from": stages, "stamp": stamp, "set": values, "unset": unset, "count": count}
-    return json.dumps({"ttl": ROW_KEPT_S, **change})
+        return self.run(
+            upload_steps.update(
+                ticket, stages, stamp=stamp, values=values, unset=unset, count=count
+            )
+        )
 
 
 def _sent(row: UploadState, file: ProviderFile) -> dict[str, str]:

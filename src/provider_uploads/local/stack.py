@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import sys
@@ -17,16 +18,23 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from provider_uploads import protocol
 from provider_uploads.errors import ConfigurationError, MissingDependencyError
 from provider_uploads.fleet.tiers import UNLIMITED
+from provider_uploads.ledger.connection import Connection
 from provider_uploads.local.supervisor import OnLine, Service, Supervisor
 from provider_uploads.local.workers import command, home
 from provider_uploads.settings import redis_url, settings
 
 Provider = Literal["local", "gemini"]
+
+#: What processes inherit only where they need it.
+_SECRETS: Final = frozenset(
+    {"PROVIDER_UPLOADS_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY", "PROVIDER_UPLOADS_FLOWER_AUTH"}
+)
+_OF_WORKERS: Final = frozenset({"PROVIDER_UPLOADS_API_KEY"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +57,8 @@ class StackOptions:
     flower_port: int = 5555
     roots: tuple[Path, ...] = ()
     data: Path | None = None
+    #: Where streams are staged: a folder or an fsspec URL; None: a folder beside Redis's data.
+    staging: str | None = None
 
 
 @dataclass
@@ -62,11 +72,17 @@ class Stack:
     base_url: str = field(default="", init=False)
     flower_url: str | None = field(default=None, init=False)
     flower_auth: str | None = field(default=None, init=False, repr=False)
+    staging: str = field(default="", init=False)
+    #: A file of variables for a shell that uses this stack: ``. <file>``.
+    shell_file: Path = field(init=False)
     supervisor: Supervisor = field(init=False)
     _exit: ExitStack = field(default_factory=ExitStack, init=False)
 
     def __enter__(self) -> Self:
-        """Start everything; raises ConfigurationError saying what is missing."""
+        """Start everything; raises ConfigurationError saying what is missing.
+
+        Raises QueueUnavailableError when the Redis that was named does not answer.
+        """
         options = self.options
         code = home()
         key = settings().profile().key() if options.provider == "gemini" else "local"
@@ -80,9 +96,12 @@ class Stack:
         _require("google.genai", "google-genai", "google")
         with ExitStack() as building:
             folder = self._folder(building)
-            self.supervisor = building.enter_context(Supervisor(self.lines, self.events))
+            leftovers = () if options.data else (folder,)
+            self.supervisor = building.enter_context(Supervisor(self.lines, self.events, leftovers))
+            self.staging = self._staging(folder)
             if redis_server is None:
                 self.redis_url = options.redis_url or ""
+                _reach(self.redis_url)
             else:
                 port = _port(options.redis_port, "--redis-port")
                 self.redis_url = f"redis://127.0.0.1:{port}/0"
@@ -95,6 +114,7 @@ class Stack:
             else:
                 self.base_url = settings().base_url
             self.supervisor.start(*self._workers(code, folder, key))
+            self.shell_file = self._write_shell_file(folder, key)
             self._exit = building.pop_all()
         return self
 
@@ -108,6 +128,35 @@ class Stack:
         made = tempfile.TemporaryDirectory(prefix="provider-uploads-", ignore_cleanup_errors=True)
         return Path(building.enter_context(made))
 
+    def _staging(self, folder: Path) -> str:
+        """Return where streams are staged; a folder is made."""
+        given = self.options.staging or settings().staging or str(folder / "staging")
+        if "://" in given:
+            return given
+        place = Path(given).expanduser().resolve()
+        place.mkdir(parents=True, exist_ok=True)
+        return str(place)
+
+    def _write_shell_file(self, folder: Path, key: str) -> Path:
+        """Write what another terminal needs to use this stack; a real key stays out of it."""
+        variables = {
+            "PROVIDER_UPLOADS_REDIS_URL": self.redis_url,
+            "PROVIDER_UPLOADS_STAGING": self.staging,
+            "PROVIDER_UPLOADS_ROOTS": os.pathsep.join(map(str, self._roots())),
+            "PROVIDER_UPLOADS_BASE_URL": self.base_url,
+        }
+        if self.options.provider == "local":
+            variables["PROVIDER_UPLOADS_API_KEY"] = key
+        path = folder / "env"
+        path.touch(mode=0o600)
+        path.write_text(
+            "".join(f"export {name}={shlex.quote(value)}\n" for name, value in variables.items())
+        )
+        return path
+
+    def _roots(self) -> tuple[Path, ...]:
+        return self.options.roots or settings().readable_roots
+
     def _local_gemini(self, port: int) -> Service:
         options = self.options
         return Service(
@@ -119,22 +168,24 @@ class Stack:
                 *("--bandwidth-mib-s", str(options.bandwidth_mib_s)),
             ],
             ready_line=f"http://127.0.0.1:{port}",
+            without=_SECRETS,
         )
 
     def _workers(self, code: Path, folder: Path, key: str) -> list[Service]:
         options = self.options
-        roots = options.roots or settings().readable_roots
         env = {
             "PROVIDER_UPLOADS_REDIS_URL": self.redis_url,
             "PROVIDER_UPLOADS_BASE_URL": self.base_url,
             "PROVIDER_UPLOADS_API_KEY": key,
             "PROVIDER_UPLOADS_TIER": self._tier(),
-            "PROVIDER_UPLOADS_ROOTS": os.pathsep.join(str(root) for root in roots),
+            "PROVIDER_UPLOADS_ROOTS": os.pathsep.join(map(str, self._roots())),
+            "PROVIDER_UPLOADS_STAGING": self.staging,
             # Celery would let these win over the settings above.
             "CELERY_BROKER_URL": self.redis_url,
             "CELERY_RESULT_BACKEND": self.redis_url,
         }
         names = [f"{protocol.TRANSFER_QUEUE}-{n + 1}" for n in range(options.workers)]
+        of_all = {name: value for name, value in env.items() if name not in _OF_WORKERS}
         services = [
             Service(
                 name,
@@ -147,6 +198,7 @@ class Stack:
                 ],
                 ready_line=" ready.",
                 env=env,
+                without=_SECRETS,
             )
             for name in [*names, protocol.CONTROL_QUEUE]
         ]
@@ -160,11 +212,12 @@ class Stack:
                         *(schedule, "--loglevel", "INFO"),
                     ],
                     ready_line="beat: Starting...",
-                    env=env,
+                    env=of_all,
+                    without=_SECRETS,
                 )
             )
         if options.flower:
-            services.append(self._flower(code, env))
+            services.append(self._flower(code, of_all))
         return services
 
     def _tier(self) -> str:
@@ -191,6 +244,7 @@ class Stack:
                 "PROVIDER_UPLOADS_FLOWER_AUTH": self.flower_auth,
                 "PROVIDER_UPLOADS_FLOWER_PORT": str(port),
             },
+            without=_SECRETS,
         )
 
 
@@ -212,6 +266,13 @@ def find_redis_server() -> str:
     )
 
 
+def _reach(url: str) -> None:
+    """Ask a Redis for its time, before workers wait for it."""
+    connection = Connection(url, timeout_s=settings().redis_timeout_s)
+    connection.now()
+    connection.close()
+
+
 def _redis(binary: str, code: Path, folder: Path, port: int) -> Service:
     return Service(
         "redis",
@@ -220,6 +281,7 @@ def _redis(binary: str, code: Path, folder: Path, port: int) -> Service:
             *("--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)),
         ],
         ready_line="Ready to accept connections",
+        without=_SECRETS,
     )
 
 

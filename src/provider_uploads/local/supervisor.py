@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import IO, Self, cast
 
 from provider_uploads.backoff import Backoff
 from provider_uploads.errors import ConfigurationError
@@ -36,20 +37,53 @@ class Service:
     argv: Sequence[str]
     ready_line: str
     env: dict[str, str] = field(default_factory=dict, repr=False)
+    #: What it does not inherit.
+    without: frozenset[str] = frozenset()
     cwd: Path | None = None
     grace_s: float = 5.0
+
+
+class _Reaper:
+    """The process that ends all others if this one is killed."""
+
+    def __init__(self, leftovers: Sequence[Path]) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "provider_uploads.local.reaper", *map(str, leftovers)],
+            stdin=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._pipe = cast("IO[str]", self._process.stdin)
+        self._lock = threading.Lock()
+
+    def started(self, pid: int) -> None:
+        self._tell(f"+ {pid}\n")
+
+    def ended(self, pid: int) -> None:
+        self._tell(f"- {pid}\n")
+
+    def _tell(self, line: str) -> None:
+        with self._lock, suppress(BrokenPipeError, ValueError):  # somebody killed it
+            self._pipe.write(line)
+            self._pipe.flush()
+
+    def close(self) -> None:
+        with suppress(BrokenPipeError):
+            self._pipe.close()
+        self._process.wait()
 
 
 class _Child:
     """One service's process, in a session of its own so that Ctrl-C reaches only us."""
 
-    def __init__(self, service: Service, on_line: OnLine) -> None:
+    def __init__(self, service: Service, on_line: OnLine, reaper: _Reaper) -> None:
         self.service = service
         self.recent: deque[str] = deque(maxlen=30)
         self.restarts = 0
         self.begun_at = 0.0
         self.ready = threading.Event()
         self._on_line = on_line
+        self._reaper = reaper
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
 
@@ -65,19 +99,27 @@ class _Child:
         self._drain()
         self.ready.clear()
         self.begun_at = time.monotonic()
-        self._process = subprocess.Popen(
-            self.service.argv,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", **self.service.env},
-            cwd=self.service.cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
-            start_new_session=True,
-        )
+        with _signals_held():
+            self._process = subprocess.Popen(
+                self.service.argv,
+                env=self._environment(),
+                cwd=self.service.cwd,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            self._reaper.started(self.pid)
         self._reader = threading.Thread(target=self._read, args=(self._process,), daemon=True)
         self._reader.start()
+
+    def _environment(self) -> dict[str, str]:
+        inherited = {
+            name: value for name, value in os.environ.items() if name not in self.service.without
+        }
+        return {**inherited, "PYTHONUNBUFFERED": "1", **self.service.env}
 
     def _read(self, process: subprocess.Popen[str]) -> None:
         with suppress(ValueError):  # closed while it begins
@@ -109,7 +151,8 @@ class _Child:
 
     def close(self) -> None:
         self.signal(signal.SIGKILL)  # whatever its session still holds
-        self.wait(5.0)
+        if self.wait(5.0) and self.pid:
+            self._reaper.ended(self.pid)
         self._drain()
 
 
@@ -117,17 +160,22 @@ class Supervisor:
     """Starts services in batches, restarts what dies, stops the batches in reverse.
 
     ``on_line(service, text)`` gets every line they print, ``on_event(text)`` what happens to them;
-    both are called from other threads.
+    both are called from other threads. When this process is killed, a process of its own stops the
+    services and removes the folders ``leftovers``.
     """
 
-    def __init__(self, on_line: OnLine, on_event: Callable[[str], None]) -> None:
+    def __init__(
+        self, on_line: OnLine, on_event: Callable[[str], None], leftovers: Sequence[Path] = ()
+    ) -> None:
         self._on_line = on_line
         self._on_event = on_event
         self._batches: list[list[_Child]] = []
+        self._leftovers = leftovers
         self._stopping = threading.Event()
         self._monitor = threading.Thread(target=self._watch, name="supervisor", daemon=True)
 
     def __enter__(self) -> Self:
+        self._reaper = _Reaper(self._leftovers)
         self._monitor.start()
         return self
 
@@ -145,7 +193,7 @@ class Supervisor:
         Raises ConfigurationError with a service's last lines when it ends instead, or is not
         ready in time.
         """
-        batch = [_Child(service, self._on_line) for service in services]
+        batch = [_Child(service, self._on_line, self._reaper) for service in services]
         deadline = time.monotonic() + timeout_s
         starting: list[_Child] = []
         try:
@@ -185,6 +233,7 @@ class Supervisor:
                 for child in batch:
                     child.close()
             self._batches.clear()
+            self._reaper.close()
 
     def _watch(self) -> None:
         while not self._stopping.wait(0.1):
@@ -202,11 +251,35 @@ class Supervisor:
             f"starting it again in {wait_s:g} s"
         )
         child.signal(signal.SIGKILL)  # its session may hold processes that would be in the way
+        self._reaper.ended(child.pid)
         if not self._stopping.wait(wait_s):
             try:
                 child.start()
             except OSError as error:  # tried again, later each time
                 self._on_event(f"{child.service.name} cannot be started: {error}")
+
+
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """Deal with signals after the block: one that interrupts Popen leaves a process behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals interrupt the main thread only
+        return
+    came: list[int] = []
+    handlers = {
+        number: handler
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        if (handler := signal.getsignal(number)) not in {signal.SIG_IGN, None}
+    }
+    for number in handlers:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for received in came:
+            signal.raise_signal(received)
 
 
 def _not_started(child: _Child, what: str) -> ConfigurationError:

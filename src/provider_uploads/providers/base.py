@@ -7,15 +7,15 @@ that it is still being processed. docs/architecture.md shows how to add one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol, Self
 
 from provider_uploads.errors import UnsupportedOperationError
-from provider_uploads.protocol import KEPT_S, MAX_FILE_BYTES
+from provider_uploads.protocol import KEPT_S, MAX_FILE_BYTES, MAX_INLINE_BYTES
 from provider_uploads.questions import Answer, Attachment
-from provider_uploads.schemas import ProviderFile, UploadRequest
+from provider_uploads.schemas import BatchJob, ProviderFile, UploadRequest
 from provider_uploads.sources.base import Source
 
 #: Told the bytes sent so far; what it raises stops the transfer.
@@ -31,6 +31,9 @@ class Operation(StrEnum):
     DELETE = "delete"
     REGISTER = "register"
     GENERATE = "generate"
+    BATCH_FILE = "batch from a file"
+    BATCH_INLINE = "batch of inline requests"
+    ANSWERS = "answers of a batch"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,12 @@ class Capabilities:
     max_file_bytes: int = MAX_FILE_BYTES
     #: Seconds that it keeps a file.
     kept_s: int = KEPT_S
+    #: Whether its input files hold OpenAI's lines instead of Gemini's.
+    openai_batches: bool = False
+    #: Whether a batch's job keeps the display name that its creator chose.
+    keeps_batch_names: bool = True
+    max_inline_bytes: int = MAX_INLINE_BYTES
+    max_inline_requests: int | None = None
 
     def require(self, operation: Operation) -> None:
         """Raise UnsupportedOperationError, naming the alternative, for what it cannot do."""
@@ -143,3 +152,90 @@ class Provider(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+class SendsInOne(Protocol):
+    """What a provider that takes a small file in one request has besides."""
+
+    @property
+    def takes_one_request(self) -> bool:
+        """Whether it still may be tried."""
+
+    def send_in_one(self, name: str, request: UploadRequest, source: Source) -> ProviderFile:
+        """Send a small source in one request, without a session; return the verified file.
+
+        Raises ProviderRefusedError where the service takes no file that way, NameTakenError,
+        VerificationError.
+        """
+
+    def forgo_one_request(self) -> None:
+        """Never try it again: the service refuses it."""
+
+
+def in_one_request(provider: Provider) -> SendsInOne | None:
+    """Return a provider's calls for files in one request; None where it has none."""
+    calls: Any = provider
+    return calls if getattr(provider, "takes_one_request", False) else None
+
+
+class FilePages(Protocol):
+    """What a provider has as ``pages`` whose list can be read page by page; raises likewise."""
+
+    def page(self, token: str = "", size: int = 100) -> tuple[Sequence[ProviderFile], str]:
+        """Return a page of the account's files and the token of the next one, empty for none."""
+
+
+def pages_of(provider: Provider) -> FilePages | None:
+    """Return a provider's list by pages, where a file's name there is the one we know it by.
+
+    Without it each file is asked for by itself.
+    """
+    named = provider.capabilities.can(Operation.LIST) and provider.capabilities.takes_names
+    return getattr(provider, "pages", None) if named else None
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job to create: either ``input_file``, the name of a file, or ``inline``.
+
+    ``inline`` gives requests as they stand within the call, once. ``webhooks`` are the URLs that
+    are told of its end, where the provider can do that.
+    """
+
+    model: str
+    display_name: str
+    input_file: str | None = None
+    inline: Iterable[Mapping[str, Any]] = ()
+    webhooks: Sequence[str] = ()
+
+
+class BatchCalls(Protocol):
+    """What a provider that runs batches has as ``batches``; raises as ``Provider`` does."""
+
+    def create(self, job: NewJob) -> BatchJob:
+        """Create a job. Twice makes two of them: whoever calls looks for the first one before."""
+
+    def get(self, name: str) -> BatchJob:
+        """Return a job; raises FileGoneError when it is not there."""
+
+    def list(self, page_size: int = 100) -> Iterator[Sequence[BatchJob]]:
+        """Yield all jobs of the account, a page for each request."""
+
+    def cancel(self, name: str) -> bool:
+        """Ask for a job's end; return whether it was still under way."""
+
+    def delete(self, name: str) -> bool:
+        """Delete a job; return whether it was there. One under way is not stopped by it."""
+
+    def answers(self, job: BatchJob) -> Iterator[dict[str, Any]]:
+        """Yield a job's answers, one after another, as the provider writes them."""
+
+
+def batches_of(provider: Provider) -> BatchCalls:
+    """Return a provider's batch calls; raises UnsupportedOperationError where it has none."""
+    calls: BatchCalls | None = getattr(provider, "batches", None)
+    if calls is None:
+        raise UnsupportedOperationError(
+            provider.capabilities.name, "batch", "a gemini profile, or one question a file"
+        )
+    return calls

@@ -6,6 +6,9 @@
     list, get, delete      x         x        x
     register (gs://)       x
     generate with files    x         x
+    batch from a file      x         x        x
+    batch, inline          x         x        x         x
+    answers of a batch     x
 
 What a provider cannot do is refused before any request, with what to use instead. A gateway
 chooses the names of files itself and forgets an upload session with the first bytes of it; ours
@@ -14,7 +17,7 @@ is then found again by a label at the head of its display name.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from provider_uploads.errors import ConfigurationError
@@ -29,18 +32,32 @@ _GATEWAY_PATH: Final = "/genai"
 
 
 _FILES = (Operation.UPLOAD, Operation.LIST, Operation.GET, Operation.DELETE)
+_BATCHES = (Operation.BATCH_FILE, Operation.BATCH_INLINE)
 _ONLY_DIRECTLY = "a profile without a gateway"
 
 
-def _gateway(name: str, unsupported: dict[Operation, str]) -> Capabilities:
-    """Return a provider behind a gateway, which gives files names of its own."""
+#: What a batch may hold at most: docs.anthropic.com, message batches; platform.openai.com, batch.
+_ANTHROPIC_REQUESTS: Final = 100_000
+_OPENAI_REQUESTS: Final = 50_000
+
+
+def _gateway(name: str, unsupported: dict[Operation, str], **facts: Any) -> Capabilities:
+    """Return a provider behind a gateway, which gives files and batches names of its own."""
     return Capabilities(
         name,
-        {Operation.REGISTER: _ONLY_DIRECTLY, **unsupported},
+        {
+            Operation.REGISTER: _ONLY_DIRECTLY,
+            # It has no route for the content of a file, and leaves inline answers out.
+            Operation.ANSWERS: "the provider's own API with the name of the output file, or a "
+            "profile without a gateway",
+            **unsupported,
+        },
         takes_names=False,
         resumes=False,
         takes_empty_files=False,
         keeps_mime_type=False,
+        keeps_batch_names=False,
+        **facts,
     )
 
 
@@ -49,14 +66,19 @@ _AT_GATEWAY = {
     "gemini": _gateway("google", {}),
     # Its files have no URI, and a part of a prompt is a URI.
     "openai": _gateway(
-        "openai", {Operation.GENERATE: "a batch over the file's id, or a gemini profile"}
+        "openai",
+        {Operation.GENERATE: "a batch over the file's id, or a gemini profile"},
+        openai_batches=True,
+        max_inline_requests=_OPENAI_REQUESTS,
     ),
     "anthropic": _gateway(
         "anthropic",
         {
             **dict.fromkeys(_FILES, "inline content, or a gemini or openai profile"),
             Operation.GENERATE: "inline content, or a gemini profile",
+            Operation.BATCH_FILE: "inline requests, or a gemini or openai profile",
         },
+        max_inline_requests=_ANTHROPIC_REQUESTS,
     ),
     # It wants a bucket and a role, which this protocol has no place for.
     "bedrock": _gateway(
@@ -64,6 +86,7 @@ _AT_GATEWAY = {
         {
             **dict.fromkeys(_FILES, "Amazon's own SDK and an S3 bucket"),
             Operation.GENERATE: "inline content, or a gemini profile",
+            **dict.fromkeys(_BATCHES, "Amazon's own SDK, or a gemini, openai or anthropic profile"),
         },
     ),
 }

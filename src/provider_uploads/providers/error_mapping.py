@@ -15,6 +15,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime, timedelta, timezone, tzinfo
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -27,12 +28,14 @@ from google.genai import errors as genai_errors
 from provider_uploads.errors import (
     FileGoneError,
     InvalidCredentialsError,
+    InvalidRequestError,
     MissingCredentialsError,
     NameTakenError,
     ProviderRefusedError,
     ProviderUnavailableError,
     ProviderUploadsError,
     RateLimitedError,
+    StorageFullError,
 )
 
 #: A proxy's page may quote the URL it was asked for, and an upload URL is a credential.
@@ -62,6 +65,8 @@ def error_for(
     status = str(error.get("status") or "")
     message = _URL.sub("<URL>", str(error.get("message") or "")[:1000])[:500]
     wait_s = _retry_after_s(error, headers or {})
+    if http_status == 429 and any("storage" in quota.lower() for quota in _quota_ids(error)):
+        return StorageFullError("", 0, 0)
     if http_status == 429:
         return RateLimitedError(
             operation, ", ".join(_quota_ids(error)) or message or status, 429, wait_s
@@ -136,6 +141,30 @@ def mapped_errors(operation: str, name: str = "", *, by_sdk: bool = False) -> It
         if not _of_the_http_stack(error):
             raise  # a fault of ours
         raise ProviderUnavailableError(operation, type(error).__name__) from None
+
+
+#: Whether the request of this thread or task has left the SDK.
+_sent: ContextVar[bool] = ContextVar("_sent", default=False)
+
+
+def mark_sent(request: object) -> None:
+    """Take note that a request goes out: a hook of the HTTP client."""
+    _sent.set(True)
+
+
+@contextmanager
+def refused_unsent(field: str) -> Iterator[None]:
+    """Turn what the SDK raises before it sends anything into the caller's InvalidRequestError."""
+    _sent.set(False)
+    try:
+        yield
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if _sent.get() or isinstance(error, ProviderUploadsError):
+            raise
+        said = _URL.sub("<URL>", str(error))[:200]
+        raise InvalidRequestError(
+            field, "(not shown)", f"google-genai refuses it: {type(error).__name__}: {said}"
+        ) from None
 
 
 def _of_the_http_stack(error: Exception) -> bool:

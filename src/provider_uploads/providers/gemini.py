@@ -5,9 +5,9 @@ from __future__ import annotations
 import builtins
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
-from importlib import import_module
 from typing import Any, Self
 
 from provider_uploads import protocol
@@ -32,15 +32,18 @@ from provider_uploads.schemas import ProviderFile, Stage, UploadRequest
 from provider_uploads.sources.base import Source
 
 try:
-    import httpx2
     from google import genai
     from google.auth.credentials import Credentials
     from google.genai import types
 except ImportError as error:
     raise MissingDependencyError("google-genai", "google") from error
 
-from provider_uploads.providers.error_mapping import mapped_errors
-from provider_uploads.providers.resumable import Sender, read_sha256
+from provider_uploads.providers.batches import GeminiBatches
+from provider_uploads.providers.error_mapping import mapped_errors, refused_unsent
+from provider_uploads.providers.file_pages import GeminiFilePages
+from provider_uploads.providers.http import open_clients
+from provider_uploads.providers.resumable import Sender
+from provider_uploads.providers.wire import read_sha256
 
 
 class Gemini:
@@ -58,10 +61,8 @@ class Gemini:
         self._profile = profile
         self._api_key = profile.key()
         self._timeout_s = timeout_s
-        self._http: httpx2.Client = _open_http(httpx2, profile, timeout_s)
-        self._sdk_http: Any = self._http
-        if not _sdk_takes(self._http):  # before 2.18 the SDK knows httpx only, and requires it
-            self._sdk_http = _open_http(import_module("httpx"), profile, timeout_s)
+        self._http, self._sdk_http = open_clients(profile, timeout_s)
+        self._one_request = self.capabilities.takes_names and self.capabilities.resumes
 
     def __enter__(self) -> Self:
         return self
@@ -81,8 +82,7 @@ class Gemini:
             base_url=self._profile.base_url,
             api_version=self._profile.api_version,
             httpx_client=self._sdk_http,
-            # In milliseconds. Without it the SDK sends each request with no timeout at all,
-            # whatever the HTTP client says.
+            # In milliseconds. Without it the SDK sets none, whatever the HTTP client says.
             timeout=math.ceil(self._timeout_s * 1000),
         )
         return genai.Client(api_key=self._api_key, http_options=options, vertexai=False)
@@ -96,6 +96,16 @@ class Gemini:
             api_key=self._api_key,
             resumes=self.capabilities.resumes,
         )
+
+    @cached_property
+    def pages(self) -> GeminiFilePages:
+        """The list of files, page by page."""
+        return GeminiFilePages(self._http, self._profile)
+
+    @cached_property
+    def batches(self) -> GeminiBatches:
+        """The Batch API."""
+        return GeminiBatches(self._http, self._profile, self.capabilities)
 
     def start(self, name: str, request: UploadRequest, size_bytes: int) -> str:
         """Open an upload session for a file of this name; return its URL, which is a secret."""
@@ -123,6 +133,25 @@ class Gemini:
         )
         return sent.model_copy(update={"provider": self.capabilities.name})
 
+    @property
+    def takes_one_request(self) -> bool:
+        """Whether a small file may be sent in one request, without a session."""
+        return self._one_request
+
+    def forgo_one_request(self) -> None:
+        """Take note that the service refuses that."""
+        self._one_request = False
+
+    def send_in_one(self, name: str, request: UploadRequest, source: Source) -> ProviderFile:
+        """Send a small source, which is held in memory, and verify the result."""
+        sent = self._sender.send_in_one(
+            source,
+            name=name,
+            display_name=request.display_name[:MAX_DISPLAY_NAME],
+            mime_type=request.mime_type,
+        )
+        return sent.model_copy(update={"provider": self.capabilities.name})
+
     def query(self, session_url: str, name: str) -> int | ProviderFile:
         """Return the bytes that a session has received, or its finished file."""
         state = self._sender.query(session_url, name)
@@ -140,8 +169,23 @@ class Gemini:
         self.capabilities.require(Operation.GET)
         if protocol.is_our_name(name) and not self.capabilities.takes_names:
             return self._labelled(name)
-        with mapped_errors("get", name, by_sdk=True):
+        with self._about_file("get", name):
             return self._record(self.client.files.get(name=name))
+
+    @contextmanager
+    def _about_file(self, operation: str, name: str) -> Iterator[None]:
+        """Map the errors of a call about one file.
+
+        Others than Google answer 404 for one that is not there; of Google it is a path that its
+        gateway does not know.
+        """
+        try:
+            with mapped_errors(operation, name, by_sdk=True):
+                yield
+        except ProviderRefusedError as error:
+            if error.http_status == 404 and not self.capabilities.takes_names:
+                raise FileGoneError(operation, 404, error.status, error.message) from None
+            raise
 
     def _labelled(self, name: str) -> ProviderFile:
         label = _label(name)
@@ -206,7 +250,7 @@ class Gemini:
             raise InvalidRequestError("config", repr(sorted(config or {})), str(error)) from None
         options.http_options = types.HttpOptions(timeout=math.ceil(timeout_s * 1000))
         try:
-            with mapped_errors("generate", by_sdk=True):
+            with mapped_errors("generate", by_sdk=True), refused_unsent("config, model or prompt"):
                 said = self.client.models.generate_content(
                     model=model, contents=_contents(prompt, files), config=options
                 )
@@ -231,7 +275,7 @@ class Gemini:
         try:
             if protocol.is_our_name(name) and not self.capabilities.takes_names:
                 name = self._labelled(name).name
-            with mapped_errors("delete", name, by_sdk=True):
+            with self._about_file("delete", name):
                 self.client.files.delete(name=name)
         except FileGoneError:
             return False
@@ -258,24 +302,6 @@ class Gemini:
             error=error,
             provider=self.capabilities.name,
         )
-
-
-def _open_http(library: Any, profile: Profile, timeout_s: float) -> Any:
-    """Return a client of ``httpx2``, or of ``httpx``, which is called alike."""
-    return library.Client(
-        # On the client, because the SDK leaves its own headers out of most upload requests.
-        headers={name: value.get_secret_value() for name, value in profile.headers.items()},
-        timeout=library.Timeout(timeout_s, connect=min(timeout_s, 10.0)),
-        limits=library.Limits(max_connections=None, max_keepalive_connections=64),
-    )
-
-
-def _sdk_takes(http: httpx2.Client) -> bool:
-    try:
-        types.HttpOptions(httpx_client=http)
-    except ValueError:
-        return False
-    return True
 
 
 def _refuse_expired(files: Sequence[Attachment]) -> None:

@@ -17,12 +17,8 @@ finished file. The ``*_request`` functions and the ``read_*`` functions do no I/
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 import httpx2
 
@@ -33,18 +29,11 @@ from provider_uploads.errors import (
 )
 from provider_uploads.providers.base import Progress
 from provider_uploads.providers.error_mapping import error_for, mapped_errors
+from provider_uploads.providers.multipart import multipart_request
 from provider_uploads.providers.verification import Digest, verified, verify
+from provider_uploads.providers.wire import WireRequest, answer_json, read_file, upload_url
 from provider_uploads.schemas import ProviderFile
 from provider_uploads.sources.base import Source
-
-
-@dataclass(frozen=True, slots=True)
-class WireRequest:
-    """A request without I/O: what to POST where."""
-
-    url: str
-    headers: dict[str, str]
-    json: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +56,7 @@ def start_request(
 ) -> WireRequest:
     """Ask for a session. ``display_name`` travels in JSON only: headers cannot hold all names."""
     return WireRequest(
-        url="/".join(filter(None, [base_url.rstrip("/"), "upload", api_version, "files"])),
+        url=upload_url(base_url, api_version),
         headers={
             "x-goog-api-key": api_key,
             "X-Goog-Upload-Protocol": "resumable",
@@ -128,7 +117,7 @@ def read_session(operation: str, response: httpx2.Response, name: str) -> Sessio
     """
     code, status = response.status_code, response.headers.get("x-goog-upload-status", "")
     if code == 200 and status == "final":
-        return SessionState(file=read_file(operation, _json(operation, response).get("file")))
+        return SessionState(file=read_file(operation, answer_json(operation, response).get("file")))
     if code == 200 and status == "active":
         return SessionState(_received(operation, response.headers))
     if code in {404, 410} or (code == 200 and status == "cancelled"):
@@ -138,50 +127,6 @@ def read_session(operation: str, response: httpx2.Response, name: str) -> Sessio
     # With a name, a 403 would mean that the file is gone; here it is about the session.
     named = name if code == 409 else ""
     raise error_for(operation, code, response.content, response.headers, name=named)
-
-
-def read_file(operation: str, file: Any) -> ProviderFile:
-    """Return a File resource (camelCase JSON) as a record."""
-    if not isinstance(file, dict) or not file.get("name"):
-        raise ProviderUnavailableError(operation, "the answer holds no file", 200)
-    try:
-        created, expires = file.get("createTime"), file.get("expirationTime")
-        sha256 = file.get("sha256Hash")
-        if not isinstance(sha256, str | None):
-            raise TypeError(sha256)
-        return ProviderFile(
-            name=file["name"],
-            uri=file.get("uri") or "",
-            state=file.get("state") or "STATE_UNSPECIFIED",
-            mime_type=file.get("mimeType") or "",
-            size_bytes=int(file.get("sizeBytes") or 0),
-            display_name=file.get("displayName"),
-            sha256=read_sha256(sha256),
-            created_at=datetime.fromisoformat(created) if created else None,
-            expires_at=datetime.fromisoformat(expires) if expires else None,
-            source=file.get("source"),
-            video=file.get("videoMetadata"),
-            error=file.get("error"),
-        )
-    except (TypeError, ValueError, ArithmeticError):
-        raise ProviderUnavailableError(operation, "the answer's file is malformed", 200) from None
-
-
-def read_sha256(encoded: str | None) -> str | None:
-    """Return ``sha256Hash`` as lowercase hex.
-
-    The service sends base64 of the 64 hex characters; its documentation reads as base64 of the
-    32 raw bytes. Both are understood; anything else counts as not given.
-    """
-    if not encoded:
-        return None
-    standard = encoded.replace("-", "+").replace("_", "/")
-    try:
-        raw = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)
-        digest = raw if len(raw) == 32 else bytes.fromhex(raw.decode("ascii"))
-    except (binascii.Error, ValueError):
-        return None
-    return digest.hex() if len(digest) == 32 else None
 
 
 class Sender:
@@ -225,6 +170,31 @@ class Sender:
         with mapped_errors("start"):
             response = self._http.post(request.url, headers=request.headers, json=request.json)
         return read_start(response, name)
+
+    def send_in_one(
+        self, source: Source, *, name: str, display_name: str, mime_type: str
+    ) -> ProviderFile:
+        """Send a small source in one request, and verify the result; raises as ``send`` does."""
+        digest = Digest()
+        content = b"".join(digest.blocks(source, source.size_bytes))
+        source.unchanged()
+        request, body = multipart_request(
+            self._base_url,
+            self._api_version,
+            self._api_key,
+            name=name,
+            display_name=display_name,
+            mime_type=mime_type,
+            content=content,
+        )
+        with mapped_errors("upload"):
+            response = self._http.post(request.url, headers=request.headers, content=body)
+        if response.status_code == 409:
+            raise NameTakenError(name)
+        if response.status_code != 200:
+            raise error_for("upload", response.status_code, response.content, response.headers)
+        file = read_file("upload", answer_json("upload", response).get("file"))
+        return verified(file, source.size_bytes, digest.hexdigest())
 
     def query(self, session_url: str, name: str) -> SessionState:
         """Ask the server what it has of ``name``; raises SessionLostError where none is kept."""
@@ -318,16 +288,6 @@ class Sender:
         with mapped_errors(operation):
             response = self._http.post(request.url, headers=request.headers)
         return read_session(operation, response, name)
-
-
-def _json(operation: str, response: httpx2.Response) -> dict[str, Any]:
-    try:
-        body = response.json()
-    except ValueError:
-        body = None
-    if not isinstance(body, dict):
-        raise ProviderUnavailableError(operation, "the answer is not a JSON object", 200)
-    return body
 
 
 def _received(operation: str, headers: Mapping[str, str]) -> int:

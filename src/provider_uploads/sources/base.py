@@ -71,13 +71,17 @@ class SourcePolicy:
     """What a process may read; by default any local file, and nothing else.
 
     ``roots`` are resolved folders (None: anywhere); ``schemes`` are those switched on;
-    ``https_timeout_s`` bounds one reading from the first byte to the last, ``https_networks`` are
-    let in though they are not public; ``staging`` is where staged copies are.
+    ``https_timeout_s`` bounds one reading from the first byte to the last, ``https_answer_s`` its
+    headers, ``https_least_bytes_s`` is the least rate; ``https_networks`` are let in though they
+    are not public; ``staging`` is where staged copies are.
     """
 
     roots: tuple[Path, ...] | None = None
     schemes: frozenset[str] = frozenset()
     https_timeout_s: float = 1800.0
+    https_answer_s: float = 60.0
+    https_least_bytes_s: float = 16_000.0
+    https_slow_for_s: float = 30.0
     https_networks: tuple[IPv4Network | IPv6Network, ...] = ()
     staging: str | None = None
 
@@ -88,6 +92,9 @@ class SourcePolicy:
             given.readable_roots,
             given.sources,
             given.https_timeout_s,
+            given.https_answer_s,
+            given.https_least_bytes_s,
+            given.https_slow_for_s,
             given.https_networks,
             given.staging,
         )

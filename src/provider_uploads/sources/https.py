@@ -32,11 +32,13 @@ from provider_uploads.errors import (
 )
 from provider_uploads.protocol import MAX_FILE_BYTES
 from provider_uploads.sources.base import Source, SourcePolicy, Version
-from provider_uploads.sources.network import PublicNetwork
+from provider_uploads.sources.network import Deadline, PublicNetwork
 
 MOST_REDIRECTS: Final = 5
 #: Seconds without a byte before a server counts as gone, and as many to connect.
 _SILENCE_S: Final = 30.0
+#: A source of any size may take so much longer than its bytes at the least rate.
+_GRACE_S: Final = 60.0
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GONE = frozenset({404, 410})
@@ -68,7 +70,11 @@ class _Body(io.RawIOBase):
         self._open()
 
     def _open(self) -> None:
-        self._deadline = time.monotonic() + self._policy.https_timeout_s
+        begun = time.monotonic()
+        self._deadline = Deadline(
+            begun + min(self._policy.https_answer_s, self._policy.https_timeout_s)
+        )
+        self._waited_s, self._came_bytes = 0.0, 0
         self._left = b""
         self._read_bytes = 0
         with self._asked():
@@ -81,6 +87,7 @@ class _Body(io.RawIOBase):
             try:
                 self._response = self._answer(self._pool)
                 self.version = self._version(self._response)
+                self._deadline.at = begun + self._most_s(self.version.size_bytes)
             except BaseException:
                 self._release()
                 raise
@@ -143,6 +150,25 @@ class _Body(io.RawIOBase):
         mark = (_header(response, b"etag"), _header(response, b"last-modified"))
         return Version(int(length), mark)
 
+    def _most_s(self, size_bytes: int) -> float:
+        """Return how long a source of this size may take."""
+        least = self._policy.https_least_bytes_s
+        by_size_s = _GRACE_S + size_bytes / least if least else self._policy.https_timeout_s
+        return min(by_size_s, self._policy.https_timeout_s)
+
+    def _check_rate(self, waited_s: float, came_bytes: int) -> None:
+        """Raise SourceUnavailableError when the server is too slow; only waiting for it counts."""
+        self._waited_s += waited_s
+        self._came_bytes += came_bytes
+        if self._waited_s < self._policy.https_slow_for_s:
+            return
+        rate, least = self._came_bytes / self._waited_s, self._policy.https_least_bytes_s
+        if rate < least:
+            raise SourceUnavailableError(
+                self.shown, f"{rate:,.0f} bytes a second, less than {least:,.0f}"
+            )
+        self._waited_s, self._came_bytes = 0.0, 0
+
     def readable(self) -> bool:
         return True
 
@@ -150,9 +176,11 @@ class _Body(io.RawIOBase):
         view = memoryview(cast("bytearray", buffer))
         with self._asked():
             while not self._left:
+                begun = time.monotonic()
                 block = next(self._blocks, None)
                 if block is None:
                     return 0
+                self._check_rate(time.monotonic() - begun, len(block))
                 self._left = block
         taken = self._left[: len(view)]
         view[: len(taken)] = taken
@@ -185,6 +213,19 @@ class _Body(io.RawIOBase):
             self._pool.close()
         self._response = self._pool = None
 
+    def _too_late(self) -> SourceUnreadableError:
+        whole_s, answer_s = self._policy.https_timeout_s, self._policy.https_answer_s
+        if self._response is None and answer_s < whole_s:
+            said, name = f"no answer within {answer_s:g} s", "ANSWER_S"
+        elif self._response is None or self._most_s(self.version.size_bytes) >= whole_s:
+            said, name = f"it took longer than {whole_s:g} s", "TIMEOUT_S"
+        else:
+            limit_s = self._most_s(self.version.size_bytes)
+            said, name = f"it took longer than {limit_s:g} s", "LEAST_BYTES_S"
+        return SourceUnreadableError(
+            self.shown, f"{said}; PROVIDER_UPLOADS_HTTPS_{name} sets the limit"
+        )
+
     @contextmanager
     def _asked(self) -> Iterator[None]:
         """Turn what the HTTP client and the sockets raise into this library's errors.
@@ -200,12 +241,8 @@ class _Body(io.RawIOBase):
             httpcore2.NetworkError,
             httpcore2.ProtocolError,
         ) as error:
-            if time.monotonic() >= self._deadline:
-                raise SourceUnreadableError(
-                    self.shown,
-                    f"it took longer than {self._policy.https_timeout_s:g} s; "
-                    "PROVIDER_UPLOADS_HTTPS_TIMEOUT_S sets the limit",
-                ) from None
+            if self._deadline.passed:
+                raise self._too_late() from None
             if isinstance(error.__cause__ or error.__context__, ssl.SSLCertVerificationError):
                 raise SourceUnreadableError(self.shown, "its certificate is not valid") from None
             raise SourceUnavailableError(self.shown, type(error).__name__) from None

@@ -10,6 +10,7 @@ import socket
 import ssl
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 import httpcore2
@@ -47,10 +48,22 @@ def is_allowed(address: IPv4Address | IPv6Address, networks: Networks) -> bool:
     return is_public(address) or any(mapped in network for network in networks)
 
 
-class PublicNetwork(httpcore2.NetworkBackend):
-    """Connections to addresses that may be reached, until a deadline on the monotonic clock."""
+@dataclass
+class Deadline:
+    """When connections end, on the monotonic clock; it may be moved while they are open."""
 
-    def __init__(self, shown: str, networks: Networks, deadline: float) -> None:
+    at: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether the time is up."""
+        return time.monotonic() >= self.at
+
+
+class PublicNetwork(httpcore2.NetworkBackend):
+    """Connections to addresses that may be reached, until a deadline."""
+
+    def __init__(self, shown: str, networks: Networks, deadline: Deadline) -> None:
         self._shown = shown
         self._networks = networks
         self._deadline = deadline
@@ -96,7 +109,7 @@ class PublicNetwork(httpcore2.NetworkBackend):
 class _TimedStream(httpcore2.NetworkStream):
     """A connection that ends at a deadline, however steadily its bytes trickle."""
 
-    def __init__(self, stream: httpcore2.NetworkStream, deadline: float) -> None:
+    def __init__(self, stream: httpcore2.NetworkStream, deadline: Deadline) -> None:
         self._stream = stream
         self._deadline = deadline
 
@@ -123,8 +136,8 @@ class _TimedStream(httpcore2.NetworkStream):
         return self._stream.get_extra_info(info)
 
 
-def _remaining(deadline: float, timeout: float | None) -> float:
-    left_s = deadline - time.monotonic()
+def _remaining(deadline: Deadline, timeout: float | None) -> float:
+    left_s = deadline.at - time.monotonic()
     if left_s <= 0:
         raise httpcore2.ReadTimeout("the whole time is up")
     return left_s if timeout is None else min(left_s, timeout)

@@ -28,7 +28,8 @@ from provider_uploads.sources import buckets
 from provider_uploads.sources.base import Source
 from provider_uploads.sources.local import open_file
 
-_BLOCK_BYTES = 256 * 1024
+#: What is read of a stream at once.
+BLOCK_BYTES = 256 * 1024
 
 
 class Readable(Protocol):
@@ -63,6 +64,37 @@ class Place(Protocol):
         """Return a context that turns the place's errors into ours."""
 
 
+@dataclass(slots=True)
+class NewCopy:
+    """A copy that is being written; each call raises what ``Staging.put`` does."""
+
+    place: Place
+    target: Any
+    upload_id: str
+    name: str
+    limit_bytes: int
+    size_bytes: int = 0
+
+    def write(self, block: bytes) -> None:
+        """Add a block."""
+        self.size_bytes += len(block)
+        if self.size_bytes > self.limit_bytes:
+            raise SourceTooLargeError(self.name, self.size_bytes, self.limit_bytes)
+        with self.place.reached(self.name):
+            self.target.write(block)
+
+    def finish(self) -> int:
+        """End it; return its size in bytes."""
+        with self.place.reached(self.name):
+            self.target.close()
+        return self.size_bytes
+
+    def discard(self) -> None:
+        """Leave nothing of it."""
+        with suppress(Exception):  # the first error is the one to tell
+            self.place.discard(self.target, self.upload_id)
+
+
 @dataclass(frozen=True, slots=True)
 class Staging:
     """Staged copies in one place."""
@@ -83,24 +115,21 @@ class Staging:
         SourceUnavailableError when the place does not take it, and what ``stream`` raises; nothing
         of the copy stays then.
         """
-        size_bytes = 0
+        copy = self.begin(upload_id, name, limit_bytes=limit_bytes)
+        try:
+            for block in _blocks(stream):
+                copy.write(block)
+            return copy.finish()
+        except BaseException:
+            copy.discard()
+            raise
+
+    def begin(self, upload_id: str, name: str, *, limit_bytes: int = MAX_FILE_BYTES) -> NewCopy:
+        """Begin a copy, to be finished or discarded; raises SourceUnavailableError."""
         _check(upload_id)
         with self.place.reached(name):
             target = self.place.create(upload_id)
-        try:
-            for block in _blocks(stream):
-                size_bytes += len(block)
-                if size_bytes > limit_bytes:
-                    raise SourceTooLargeError(name, size_bytes, limit_bytes)
-                with self.place.reached(name):
-                    target.write(block)
-            with self.place.reached(name):
-                target.close()
-        except BaseException:
-            with suppress(Exception):  # the first error is the one to tell
-                self.place.discard(target, upload_id)
-            raise
-        return size_bytes
+        return NewCopy(self.place, target, upload_id, name, limit_bytes)
 
     def open(self, source: str) -> Source:
         """Open the copy that a ``staged://`` URL names."""
@@ -231,13 +260,19 @@ def _check(upload_id: str) -> None:
 def _blocks(stream: Readable) -> Iterator[bytes]:
     read: Callable[[int], bytes] | None = getattr(stream, "read", None)
     while True:
-        block: object = read(_BLOCK_BYTES) if read else None
-        if not isinstance(block, bytes | bytearray | memoryview):
-            raise InvalidRequestError(
-                "fileobj",
-                type(stream).__name__,
-                "does not read as bytes; open it in binary mode, and without async",
-            )
-        if not block:
+        block: object = read(BLOCK_BYTES) if read else None
+        if not (piece := checked_block(stream, block)):
             return
-        yield bytes(block)
+        yield piece
+
+
+def checked_block(stream: object, block: object) -> bytes:
+    """Return what a stream gave as bytes; raises InvalidRequestError for anything else."""
+    if not isinstance(block, bytes | bytearray | memoryview):
+        raise InvalidRequestError(
+            "fileobj",
+            type(stream).__name__,
+            "does not read as bytes; open it in binary mode, and one with async reads goes to "
+            "AsyncUploadQueue",
+        )
+    return bytes(block)

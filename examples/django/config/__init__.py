@@ -1,0 +1,1 @@
+"""The site's own settings; the workers have a ``config`` of theirs."""

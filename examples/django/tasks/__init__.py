@@ -1,0 +1,1 @@
+"""The site's own app of this name; the workers' ``tasks`` is another package."""

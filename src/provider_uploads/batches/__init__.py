@@ -1,0 +1,1 @@
+"""The input of a batch and its answers: read, checked, matched and written as streams."""
