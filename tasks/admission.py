@@ -6,9 +6,8 @@ deletions wait by countdown.
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -29,6 +28,7 @@ from provider_uploads.errors import (
 from provider_uploads.fleet.attempts import Beginning, Obstacle, StorageNeed
 from provider_uploads.fleet.breaker import BreakerState
 from provider_uploads.fleet.limits import Horizon, Permit
+from provider_uploads.fleet.polls import PollBeginning
 from provider_uploads.fleet.slots import slots
 from provider_uploads.fleet.tiers import Work
 from provider_uploads.ledger.lease import Lease as UploadLease
@@ -178,7 +178,7 @@ def wait_for_permit(
                 return permit.token
             token = permit.token
             if upload_id and time.monotonic() > noted_at + policy.note_every_s:
-                noted_at = _note(upload_id, work, permit)
+                noted_at = _note(upload_id, work, permit.wait_s, permit.why)
             if not (may_wait or token) and permit.wait_s > _longest_wait_in_slot_s(permit):
                 slots.pause(queue, policy.away_s)
                 retry_later(task, policy.away_s)
@@ -188,30 +188,24 @@ def wait_for_permit(
                 raise Ended
 
 
-def permit_or_retry(
-    task: Task[Any, Any],
-    work: Work,
-    profile: str,
-    held: str,
-    upload_id: str | None = None,
-    left_s: Callable[[], float] = lambda: math.inf,
-) -> str:
+def permit_or_retry(task: Task[Any, Any], work: Work, profile: str, held: str) -> str:
     """Return a permit's token if it is for now; else retry when it is.
 
-    ``held`` is the token of a reservation. An upload's status says what it waits for. When the
-    permit would come after ``left_s()`` seconds, retry at that deadline; past it, proceed.
+    ``held`` is the token of a reservation.
     """
-    left = math.inf
-    permit = limits().acquire(profile, work, held=held, ahead=Horizon(policy.permit_soon_s))
-    if permit.wait_s > 0 and not permit.token:
-        left = max(left_s(), 0.0)
-        horizon = None if left == math.inf else Horizon(left)
-        permit = limits().acquire(profile, work, ahead=horizon)
-    if permit.wait_s > 0 and left > 0:
-        if upload_id:
-            _note(upload_id, work, permit)
-        retry_later(task, min(permit.wait_s, left + SHORTEST_S), token=permit.token)
+    permit = limits().acquire(profile, work, held=held)
+    if permit.wait_s > 0:
+        retry_later(task, permit.wait_s, token=permit.token)
     return permit.token
+
+
+def wait_for_poll_permit(task: Task[Any, Any], begun: PollBeginning) -> NoReturn:
+    """Retry when a poll's permit comes, or at its deadline; the upload's status says so."""
+    wait_s = begun.wait_s
+    if not begun.token:
+        wait_s = min(wait_s, max(begun.left_s, 0.0) + SHORTEST_S)
+    _note(begun.row.request.upload_id, Work.POLL, begun.wait_s, begun.why)
+    retry_later(task, wait_s, token=begun.token)
 
 
 @contextmanager
@@ -251,16 +245,15 @@ def _pause(permit: Permit, horizon: Horizon | None, lease: Lease) -> None:
         raise Interrupted("the lease could not be renewed")
 
 
-def _note(upload_id: str, work: Work, permit: Permit) -> float:
+def _note(upload_id: str, work: Work, wait_s: float, why: str) -> float:
     """Record a long wait in the status; return when it was recorded, or 0."""
-    if permit.wait_s <= policy.note_after_s:
+    if wait_s <= policy.note_after_s:
         return 0.0
-    if permit.why == "paused":
+    if why == "paused":
         text = f"{work} is paused; provider-uploads tier set {work} tier ends that"
     else:
-        at = time.gmtime(time.time() + permit.wait_s)
+        at = time.gmtime(time.time() + wait_s)
         until = time.strftime("%Y-%m-%d %H:%M:%S UTC", at)
-        why = f": {permit.why}" if permit.why else ""
-        text = f"waits for the {work} rate limit, not before {until}{why}"
+        text = f"waits for the {work} rate limit, not before {until}{why and f': {why}'}"
     ledger().note(upload_id, text)
     return time.monotonic()

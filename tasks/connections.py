@@ -19,6 +19,7 @@ from provider_uploads.fleet.attempts import Attempts
 from provider_uploads.fleet.batch_watch import BatchWatch
 from provider_uploads.fleet.breaker import Breaker, BreakerState
 from provider_uploads.fleet.limits import Limits
+from provider_uploads.fleet.polls import Polls
 from provider_uploads.ledger.batches import Batches
 from provider_uploads.ledger.deduplication import Deduplication
 from provider_uploads.ledger.outbox import Outbox
@@ -138,6 +139,12 @@ def source_policy() -> SourcePolicy:
 def attempts() -> Attempts:
     """Return what begins attempts in this process's ledger."""
     return Attempts(ledger(), limits(), _breaker())
+
+
+@cache
+def polls() -> Polls:
+    """Return what begins polls in this process's ledger."""
+    return Polls(ledger(), limits(), _breaker())
 
 
 @contextmanager

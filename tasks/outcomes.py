@@ -29,8 +29,8 @@ from provider_uploads.errors import (
     UploadCancelledError,
 )
 from provider_uploads.fleet.api_keys import published_keys
+from provider_uploads.ledger.finish import StoredResult
 from provider_uploads.ledger.state import UploadState
-from provider_uploads.ledger.uploads import StoredResult
 from provider_uploads.schemas import Copy, ProviderFile, Stage, UploadRequest
 from provider_uploads.settings import settings
 from provider_uploads.sources.staging import staging_at

@@ -2,33 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
 from celery import Task
 from celery.exceptions import Ignore
 
+from config.policy import policy
 from provider_uploads import protocol
 from provider_uploads.backoff import SHORTEST_S
 from provider_uploads.errors import (
-    NewerPayloadError,
     TransientError,
-    UnknownTicketError,
     UploadFailedError,
     UploadInactiveError,
 )
+from provider_uploads.fleet.polls import PollBeginning
 from provider_uploads.fleet.tiers import Work
-from provider_uploads.ledger.parked import claim_seen
+from provider_uploads.ledger.finish import Finish
 from provider_uploads.ledger.state import ClaimResult, UploadState
-from provider_uploads.ledger.uploads import Finish
 from provider_uploads.messages import PARKED, poll_shown
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.schemas import ProviderFile, Stage
-from tasks.admission import cool_down_on_429, permit_or_retry
+from tasks.admission import cool_down_on_429, wait_for_poll_permit
 from tasks.arguments import Ticket
 from tasks.celery import app
-from tasks.connections import ledger, provider, through_breaker
+from tasks.connections import ledger, polls, provider, through_breaker
 from tasks.later import retry_later
 from tasks.outcomes import (
     asked_for_s,
@@ -52,37 +50,26 @@ def poll_until_active(
     then a watcher may just have seen the file, and nothing is asked.
     """
     with recording_end(self, upload_id, end_upload):
-        attempt = self.request.retries
-        tag = str((self.request.properties or {})["delivery_tag"])
-        seen = None
-        if turn == PARKED:
-            seen = ledger().run(claim_seen(upload_id, attempt, tag))
-        if seen is not None:
-            claim, now, row = seen.claim, seen.now, seen.row
-        else:
-            token = permit_or_retry(
-                self,
-                Work.POLL,
-                profile,
-                "" if turn == PARKED else turn,
-                upload_id=upload_id,
-                left_s=lambda: _left_s(upload_id),
-            )
-            claim, now, row = ledger().claim_poll(upload_id, attempt, tag)
-        claimed_at = time.monotonic()
-        if claim is ClaimResult.STALE:
+        begun = polls().begin(
+            upload_id,
+            profile,
+            self.request.retries,
+            str((self.request.properties or {})["delivery_tag"]),
+            permit="" if turn == PARKED else turn,
+            watched=turn == PARKED,
+            soon_s=policy.permit_soon_s,
+        )
+        begun_at = time.monotonic()
+        row, now, left_s = begun.row, begun.now, begun.left_s
+        if begun.claim is None:
+            wait_for_poll_permit(self, begun)
+        if begun.claim is ClaimResult.STALE:
             raise Ignore
-        if claim is ClaimResult.ANSWER:
+        if begun.claim is ClaimResult.ANSWER:
             return result_of(row)
-        left_s = (row.deadline_at or 0.0) - now
-        file: ProviderFile | None
-        error: TransientError | None
-        if seen is not None:
-            file, error = _known(row, seen.file), None
-        else:
-            file, error = _poll(row, token, last=left_s <= 0)
+        file, error = _seen_or_polled(begun)
         if file is not None and file.state == Stage.ACTIVE:
-            at = now + time.monotonic() - claimed_at
+            at = now + time.monotonic() - begun_at
             ended = ledger().active(row, file, Finish(at, result=stored(self, row, file, at)))
             if ended is None:  # cancelled at the last moment
                 return result_of(ledger().read(upload_id))
@@ -101,24 +88,16 @@ def poll_until_active(
         return retry_later(self, min(wait_s, left_s + SHORTEST_S), shown=shown)
 
 
-def _left_s(upload_id: str) -> float:
-    """Return the seconds until the last poll, which comes whatever the rate limit says."""
-    try:
-        deadline_at = ledger().read(upload_id).deadline_at
-    except (UnknownTicketError, NewerPayloadError):
-        return math.inf
-    return math.inf if deadline_at is None else deadline_at - ledger().now()
-
-
-def _poll(
-    row: UploadState, token: str, *, last: bool
-) -> tuple[ProviderFile | None, TransientError | None]:
-    """Ask the provider once; return the file, or the error that says nothing about it."""
+def _seen_or_polled(begun: PollBeginning) -> tuple[ProviderFile | None, TransientError | None]:
+    """Return the file as it is now, or the error that says nothing about it."""
+    row = begun.row
+    if begun.seen is not None:
+        return _known(row, begun.seen), None
     profile = row.request.profile
     try:
         with (
-            cool_down_on_429(Work.POLL, profile, token),
-            through_breaker(profile, at_any_rate=last),
+            cool_down_on_429(Work.POLL, profile, begun.token),
+            through_breaker(profile, begun.breaker, at_any_rate=begun.left_s <= 0),
         ):
             file = provider(profile).get(row.file.name if row.file else row.name)
     except TransientError as error:

@@ -26,10 +26,10 @@ from provider_uploads.errors import (
 from provider_uploads.fleet.attempts import Obstacle
 from provider_uploads.fleet.slots import slots
 from provider_uploads.fleet.tiers import Work
+from provider_uploads.ledger.finish import Finish
 from provider_uploads.ledger.lease import Lease
 from provider_uploads.ledger.state import UploadState
 from provider_uploads.ledger.upload_steps import sending
-from provider_uploads.ledger.uploads import Finish
 from provider_uploads.locations import STAGED, check, scheme_of
 from provider_uploads.providers.base import in_one_request
 from provider_uploads.schemas import ProviderFile, Stage, UploadRequest

@@ -1,8 +1,9 @@
 """The watch over parked polls: a thread in each worker of the control queue, one at work a profile.
 
-Whoever holds a profile's lock reads the provider's list for all that wait (``fleet.file_watch``)
-and hands what has ended to ``poll_until_active``, which alone settles. Last polls, and those of
-files that no list has, are sent when they are due, whatever the list does meanwhile.
+Whoever holds a profile's lock reads the provider's list for all that wait (``fleet.file_watch``),
+records the good ends (``tasks.settling``) and hands any other end to ``poll_until_active``. Last
+polls, and those of files that no list has, are sent when they are due, whatever the list does
+meanwhile.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from tasks.admission import cool_down_on_429
 from tasks.celery import app
 from tasks.connections import ledger, limits, log, provider, stopping, through_breaker
 from tasks.later import say
+from tasks.settling import Settling
 
 _MINUTE_S = 60.0
 
@@ -45,8 +47,9 @@ _MINUTE_S = 60.0
 class ProfileWatch:
     """The watch over one profile, by this worker if no other one is at it."""
 
-    def __init__(self, profile: str, worker: str) -> None:
+    def __init__(self, profile: str, worker: str, settle: Settling) -> None:
         self._profile = profile
+        self._settle = settle
         # What a lock holds is its holder's own; the doctor shows the name in it.
         self._token = f"{worker} {uuid.uuid4().hex}"
         self._lock = ledger().redis.lock(
@@ -102,7 +105,13 @@ class ProfileWatch:
             retry_s=policy.watch_retry_s,
         )
         return FileWatch(
-            ledger(), self._profile, pages, self._admitted, pace=pace, seen_s=policy.seen_s
+            ledger(),
+            self._profile,
+            pages,
+            self._admitted,
+            self._settle,
+            pace=pace,
+            seen_s=policy.seen_s,
         )
 
     def _holds(self) -> bool:
@@ -192,7 +201,7 @@ class Watcher(bootsteps.StartStopStep):
         if protocol.CONTROL_QUEUE not in parent.app.amqp.queues.consume_from:
             return
         self._over = over = threading.Event()
-        begin(lambda: _watch(parent.hostname, over))
+        begin(lambda: _watch(parent.hostname, parent.event_dispatcher, over))
 
     def stop(self, parent: Any) -> None:
         """End, so that another worker takes over."""
@@ -201,8 +210,11 @@ class Watcher(bootsteps.StartStopStep):
     shutdown = stop
 
 
-def _watch(worker: str, over: threading.Event) -> None:
-    watches = {name: ProfileWatch(name, worker) for name in settings().profile_names}
+def _watch(worker: str, dispatcher: Any, over: threading.Event) -> None:
+    watches = {
+        name: ProfileWatch(name, worker, Settling(name, app, dispatcher))
+        for name in settings().profile_names
+    }
     wait_s = policy.watch_check_s
     while not over.wait(wait_s) and not stopping.is_set():
         wait_s = policy.watch_check_s

@@ -22,6 +22,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel
 from provider_uploads import Stage, UploadInactiveError, UploadQueue, protocol
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from provider_uploads.errors import SourceUnavailableError
+from provider_uploads.fleet import polls
 from provider_uploads.ledger import parked
 from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.local.stack import find_redis_server
@@ -480,10 +481,10 @@ class TestParked:
     def test_each_instant(
         self, house: House, long: bool, report: Callable[[Account], None]
     ) -> None:
-        """Before and after each script about parked polls, and before an acknowledgement."""
+        """Before and after each script about polls, and before an acknowledgement."""
         if not long:
             pytest.skip("each takes over the watch in turn, for minutes: make test-chaos")
-        scripts = [script.sha for script in (parked.PARK, parked.WAKE, parked.CLAIM)]
+        scripts = [script.sha for script in (parked.PARK, parked.WAKE, polls.BEGIN)]
         with house.redis.client as client:
             for sha in scripts:
                 client.script_load(LuaScript.texts[sha])

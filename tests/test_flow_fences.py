@@ -12,8 +12,14 @@ from celery import Celery
 from pytest_celery import CeleryTestSetup
 
 from provider_uploads import Stage, UploadInactiveError, UploadQueue, messages, protocol
+from provider_uploads.backoff import Backoff
 from provider_uploads.emulator import EmulatorConfig, LocalGemini
+from provider_uploads.fleet.breaker import Breaker
+from provider_uploads.fleet.limits import Limits
+from provider_uploads.fleet.polls import Polls
+from provider_uploads.ledger.state import ClaimResult
 from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.providers.gemini import Gemini
 from provider_uploads.schemas import Copy, PollPolicy, UploadRequest
 from provider_uploads.sources.open import open_source
@@ -53,6 +59,14 @@ def send_look(app: Celery, attempt: int) -> None:
         queue=protocol.CONTROL_QUEUE,
         retries=attempt,
     )
+
+
+def claim_poll(ledger: Ledger, attempt: int) -> None:
+    """Claim a poll for a message that is not there."""
+    tag = "a living message's tag"
+    limits = Limits(ledger, lambda profile, work: None)
+    polls = Polls(ledger, limits, Breaker(ledger, failures=5, probes=Backoff(1.0)))
+    assert polls.begin(TICKET, DEFAULT_PROFILE, attempt, tag).claim is ClaimResult.GO
 
 
 def logged(setup: CeleryTestSetup, task: str, outcome: str, times: int = 1) -> None:
@@ -161,7 +175,7 @@ def test_a_stale_upload_ends_quietly_once_a_look_is_taken(
 ) -> None:
     request = request_for(make_file())
     finish_at_provider(rows, gemini, request)
-    rows.claim_poll(TICKET, 0, "a living message's tag")
+    claim_poll(rows, 0)
     gemini.clear_counters()
     send_upload(default_worker_app, request)
     logged(celery_setup, protocol.UPLOAD, "ignored")
@@ -180,7 +194,7 @@ def test_stale_polls_end_quietly(
 ) -> None:
     """A lower number, or the same number in another message, asks the provider nothing."""
     finish_at_provider(rows, gemini, request_for(make_file(), poll_s=0.05))
-    rows.claim_poll(TICKET, 3, "a living message's tag")
+    claim_poll(rows, 3)
     gemini.clear_counters()
     for attempt in (0, 2, 3):
         send_look(default_worker_app, attempt)

@@ -292,81 +292,7 @@ class TestRefusedWrites:
         }
 
 
-#: stage, poll and tag in the row; attempt and tag of the message; the verdict.
-POLLS: list[tuple[Stage, int | None, str | None, int, str, ClaimResult]] = [
-    (Stage.PROCESSING, None, None, 0, "a", ClaimResult.GO),
-    (Stage.PROCESSING, 0, "a", 0, "a", ClaimResult.GO),  # again after a crash
-    (Stage.PROCESSING, 0, "a", 0, "b", ClaimResult.STALE),  # a copy
-    (Stage.PROCESSING, 0, "a", 1, "b", ClaimResult.GO),
-    (Stage.PROCESSING, 0, "a", 5, "b", ClaimResult.GO),
-    (Stage.PROCESSING, 3, "a", 2, "a", ClaimResult.STALE),
-    (Stage.PROCESSING, 3, "a", 2, "b", ClaimResult.STALE),
-    (Stage.PROCESSING, 9, "a", 10, "b", ClaimResult.GO),  # numbers, not texts
-    (Stage.PROCESSING, 10, "a", 9, "b", ClaimResult.STALE),
-    *(
-        (stage, poll, "a", attempt, tag, verdict)
-        for stage in (Stage.ACTIVE, Stage.FAILED, Stage.TIMED_OUT, Stage.CANCELLED)
-        for poll, attempt, tag, verdict in [
-            (2, 2, "a", ClaimResult.ANSWER),
-            (2, 2, "b", ClaimResult.STALE),
-            (2, 1, "a", ClaimResult.STALE),
-            (2, 3, "b", ClaimResult.ANSWER if stage is Stage.CANCELLED else ClaimResult.STALE),
-        ]
-    ),
-    (Stage.QUEUED, None, None, 0, "a", ClaimResult.STALE),
-    (Stage.UPLOADING, None, None, 0, "a", ClaimResult.STALE),
-]
-
-
 class TestClaims:
-    @pytest.mark.parametrize(("stage", "poll", "tag", "attempt", "mine", "verdict"), POLLS)
-    def test_polls(
-        self,
-        ledger: Ledger,
-        raw: Any,
-        stage: Stage,
-        poll: int | None,
-        tag: str | None,
-        attempt: int,
-        mine: str,
-        verdict: ClaimResult,
-    ) -> None:
-        ledger.open([request()])
-        raw.hset(key(), "stage", stage)
-        if poll is not None:
-            raw.hset(key(), mapping={"look": poll, "tag": tag, "polls": 4})
-        said, now, row = ledger.claim_poll(T, attempt, mine)
-        assert said is verdict
-        seconds, micros = raw.time()
-        assert now == pytest.approx(seconds + micros / 1e6, abs=5)
-        stored = ledger.read(T)
-        assert row == stored
-        if verdict is ClaimResult.GO:
-            assert (stored.claimed_poll, stored.delivery_tag) == (attempt, mine)
-            assert stored.polls == (1 if poll is None else 5)
-        else:
-            assert (stored.claimed_poll, stored.delivery_tag) == (-1 if poll is None else poll, tag)
-
-    def test_a_look_at_nothing(self, ledger: Ledger, raw: Any) -> None:
-        with pytest.raises(UnknownTicketError):
-            ledger.claim_poll(T, 0, "a")
-        assert raw.keys("*") == []
-
-    def test_of_many_copies_one_goes(self, ledger: Ledger) -> None:
-        brought_to(ledger, Stage.PROCESSING)
-        start, said = threading.Barrier(8), []
-
-        def claim(tag: str) -> None:
-            start.wait()
-            said.append(ledger.claim_poll(T, 0, tag)[0])
-
-        threads = [threading.Thread(target=claim, args=(str(n),)) for n in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert sorted(said) == sorted([ClaimResult.GO] + [ClaimResult.STALE] * 7)
-
     @pytest.mark.parametrize(
         ("stage", "poll", "claim"),
         [
@@ -429,7 +355,7 @@ class TestReading:
     def test_scripts_that_redis_forgot_are_sent_again(self, ledger: Ledger, raw: Any) -> None:
         brought_to(ledger, Stage.PROCESSING)
         raw.script_flush()
-        assert ledger.claim_poll(T, 0, "a")[0] is ClaimResult.GO
+        ledger.note(T, "x")
         raw.script_flush()
         ledger.failed(T, FAILURE)
         raw.script_flush()
@@ -447,7 +373,6 @@ class TestReading:
         for ask in (
             lambda: ledger.read(T),
             lambda: ledger.statuses([T]),
-            lambda: ledger.claim_poll(T, 0, "a"),
         ):
             with pytest.raises(NewerPayloadError):
                 ask()
@@ -567,7 +492,6 @@ class TestRedisTrouble:
             lambda: ledger.failed(T, FAILURE),
             lambda: ledger.withdrawn([T]),
             lambda: ledger.deleted(T),
-            lambda: ledger.claim_poll(T, 0, "a"),
             lambda: ledger.lease(T, 1).__enter__(),
         ]
 

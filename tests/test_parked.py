@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -17,11 +17,12 @@ from provider_uploads.fleet.file_watch import FileWatch, Pace
 from provider_uploads.fleet.items import ITEMS
 from provider_uploads.fleet.readable import unreadable
 from provider_uploads.ledger import parked
-from provider_uploads.ledger.state import ClaimResult, UploadState
+from provider_uploads.ledger.finish import Finish, StoredResult
+from provider_uploads.ledger.state import UploadState
 from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.providers.base import FilePages, pages_of
 from provider_uploads.providers.gemini import Gemini
-from provider_uploads.schemas import ProviderFile, UploadRequest
+from provider_uploads.schemas import ProviderFile, Stage, UploadRequest
 from provider_uploads.sources.open import open_source
 from provider_uploads.sweep import Kind, Sweep
 from tests.conftest import KEY, profile_at
@@ -85,20 +86,53 @@ def test_the_row_holds_nothing_of_it(ledger: Ledger) -> None:
     assert ledger.read(row.request.upload_id) == row
 
 
-def test_what_was_seen_needs_no_request(ledger: Ledger) -> None:
+def test_what_was_seen_goes_with_the_poll(ledger: Ledger) -> None:
     row = parked_one(ledger, 1)
     ticket = row.request.upload_id
-    assert ledger.run(parked.claim_seen(ticket, 0, "tag")) is None
-    assert ledger.read(ticket).claimed_poll == -1
     assert row.file
-    file = row.file.model_copy(update={"state": "ACTIVE"})
+    file = row.file.model_copy(update={"state": "FAILED"})
     assert ledger.run(parked.wake("default", [ticket], {ticket: file})) == 1
-    seen = ledger.run(parked.claim_seen(ticket, 0, "tag"))
-    assert seen is not None
-    assert (seen.claim, seen.file, seen.row.claimed_poll) == (ClaimResult.GO, file, 0)
-    again = ledger.run(parked.claim_seen(ticket, 0, "another tag"))
-    assert again is not None
-    assert again.claim is ClaimResult.STALE
+    text = ledger.redis.get(parked.seen_key(ticket))
+    assert ProviderFile.model_validate_json(text or "") == file
+
+
+class TestSettle:
+    def ends(self, rows: Iterable[UploadState], now: float) -> list[tuple[UploadState, Finish]]:
+        found = []
+        for row in rows:
+            assert row.file
+            ended = row.model_copy(update={"polls": row.polls + 1}).activated(row.file, now)
+            ticket = row.request.upload_id
+            found.append((ended, Finish(now, result=StoredResult(f"r:{ticket}", "{}", 60))))
+        return found
+
+    def test_all_that_ends_ends_at_once(self, ledger: Ledger) -> None:
+        tickets = [parked_one(ledger, number).request.upload_id for number in (1, 2, 3)]
+        unknown = "f" * 32
+        now, rows = ledger.run(parked.processing([*tickets[:2], unknown]))
+        assert [*rows] == tickets[:2]
+        assert ledger.run(parked.settle("default", self.ends(rows.values(), now))) == {*rows}
+        for ticket in tickets[:2]:
+            row = ledger.read(ticket)
+            assert (row.stage, row.polls) == (Stage.ACTIVE, 1)
+            assert row.ended_at == pytest.approx(now)
+            assert ledger.redis.get(f"r:{ticket}") == "{}"
+        assert ledger.run(parked.tickets()) == {tickets[2]}
+        assert sent(ledger) == []
+
+    def test_what_ended_otherwise_stays_so(self, ledger: Ledger) -> None:
+        ticket = parked_one(ledger, 1).request.upload_id
+        now, rows = ledger.run(parked.processing([ticket]))
+        ledger.cancelled(ticket)
+        assert ledger.run(parked.settle("default", self.ends(rows.values(), now))) == set()
+        assert ledger.read(ticket).stage is Stage.CANCELLED
+        assert not ledger.redis.exists(f"r:{ticket}")
+        assert ledger.run(parked.tickets()) == {ticket}  # its poll is still to be sent
+
+    def test_a_row_that_cannot_be_read_is_left_alone(self, ledger: Ledger) -> None:
+        ticket = parked_one(ledger, 1).request.upload_id
+        ledger.redis.hset(f"{protocol.KEY_PREFIX}upload:{ticket}", "unheard", "of")
+        assert ledger.run(parked.processing([ticket]))[1] == {}
 
 
 def test_last_polls_are_sent_whatever_was_put_off(ledger: Ledger) -> None:
@@ -169,6 +203,11 @@ class SmallPages:
         return self._pages.page(token, size)
 
 
+def nobody(active: Mapping[str, ProviderFile]) -> set[str]:
+    """Settles nothing: each end is left to its poll."""
+    return set()
+
+
 @pytest.fixture
 def gemini_config() -> EmulatorConfig:
     return EmulatorConfig(processing_s=3600, api_keys=frozenset({KEY}))
@@ -193,7 +232,7 @@ class TestWatch:
         pages = pages_of(provider)
         assert pages is not None
         small = SmallPages(pages)
-        return FileWatch(ledger, "default", small, admitted, pace=PACE, seen_s=60)
+        return FileWatch(ledger, "default", small, admitted, nobody, pace=PACE, seen_s=60)
 
     @pytest.fixture
     def upload(self, provider: Gemini, tmp_path: Any) -> Callable[..., None]:

@@ -238,11 +238,34 @@ class TestUploadTakeOver:
         ({"stage": "CANCELLED", "look": "1", "tag": "a"}, 2, "b", "answer"),
     ],
 )
-def test_upload_claim_poll(
+def test_poll_begin(
     raw: redis.Redis, row: dict[Any, Any], attempt: int, tag: str, result: str
 ) -> None:
     raw.hset("row", mapping={**row})
-    claim, now, fields = raw.eval(read_script(LEDGER, "upload_claim_poll"), 1, "row", attempt, tag)
+    names = ("limits_functions", "breaker_functions", "poll_begin")
+    script = read_script(FLEET, *names, constants=limits.CONSTANTS)
+    wanted = {
+        "attempt": attempt,
+        "tag": tag,
+        "seen": True,
+        "profile": "default",
+        "work": "poll",
+        "rate": 0,
+        "permit": "",
+        "soon_s": 0,
+        "failures": 2,
+        "gaps": "[10, 20]",
+    }
+    keys = ("row", "seen", "breaker", "permits", "rates")
+    said = raw.eval(script, len(keys), *keys, json.dumps(wanted))
+    claim, wait, now, token, why, failures, seen, fields = said
+    assert (float(wait), token, why, failures, seen) == (
+        0,
+        "0:0" if result == "go" else "",
+        "",
+        0,
+        "",
+    )
     seconds, _ = raw.time()
     assert (claim, int(float(now))) in {(result, seconds), (result, seconds - 1)}
     claimed = dict(zip(fields[::2], fields[1::2], strict=True))
@@ -320,16 +343,6 @@ class TestParked:
         assert raw.hkeys("facts") == raw.hkeys("messages") == ["c"]
         assert self.wake(raw, "a", "") == 0  # once
         assert raw.llen("queue") == 2
-
-    def test_parked_claim(self, raw: redis.Redis) -> None:
-        raw.hset("row", "stage", "PROCESSING")
-        script = read_script(LEDGER, "parked_claim", "upload_claim_poll")
-        assert raw.eval(script, 2, "row", "seen", 0, "tag") is None
-        assert raw.hgetall("row") == {"stage": "PROCESSING"}
-        raw.set("seen", "a file")
-        claim, _, fields = raw.eval(script, 2, "row", "seen", 0, "tag")
-        assert claim == "go"
-        assert dict(zip(fields[::2], fields[1::2], strict=True))["polls"] == "1"
 
 
 def test_claim_content_and_release_content(raw: redis.Redis) -> None:

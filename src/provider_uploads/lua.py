@@ -24,8 +24,8 @@ class LuaScript:
     #: All of them, for a Redis that does not know one yet.
     texts: dict[str, str] = {}  # noqa: RUF012 - filled by the constructor
 
-    def __init__(self, package: str, *names: str) -> None:
-        text = read_script(package, *names)
+    def __init__(self, package: str, *names: str, constants: Mapping[str, float] = {}) -> None:
+        text = read_script(package, *names, constants=constants)
         self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
         self.texts[self.sha] = text
 

@@ -9,7 +9,7 @@ place at any time.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -43,7 +43,8 @@ class Pace:
 class FileWatch:
     """The watch over one profile's parked polls; ``read`` may run beside the other calls.
 
-    ``admitted`` is entered for each request, and raises where it may not be sent. Raises
+    ``admitted`` is entered for each request, and raises where it may not be sent. ``settle`` gets
+    ACTIVE files by their tickets, and returns those tickets whose end it recorded. Raises
     QueueUnavailableError as the ledger does.
     """
 
@@ -53,6 +54,7 @@ class FileWatch:
         profile: str,
         pages: FilePages,
         admitted: Callable[[], AbstractContextManager[object]],
+        settle: Callable[[Mapping[str, ProviderFile]], Collection[str]],
         *,
         pace: Pace,
         seen_s: int,
@@ -61,6 +63,7 @@ class FileWatch:
         self._profile = profile
         self._pages = pages
         self._admitted = admitted
+        self._settle = settle
         self._pace = pace
         self._seen_s = seen_s
         self._files: dict[str, ParkedFile] = {}
@@ -104,7 +107,8 @@ class FileWatch:
     def read(self, goes_on: Callable[[], bool] = lambda: True) -> int:
         """Read the list once, as far as it holds files that wait; return the pages it took.
 
-        ACTIVE files and failed ones are handed to their polls. Raises what the provider raises.
+        ACTIVE files are settled; failed ones, and what cannot be settled, are handed to their
+        polls. Raises what the provider raises.
         """
         self._begun, self._gap_s, self._asked = time.monotonic(), 0.0, 0.0
         self._begun_at = self._connection.now()
@@ -144,8 +148,10 @@ class FileWatch:
                 ended[one.ticket] = file
             elif one.due_at < now + again_s:
                 later[one.ticket] = one.due_at = now + max(one.wait_s, 2 * again_s)
-        if ended:
-            self._connection.run(parked.wake(self._profile, [*ended], ended, self._seen_s))
+        active = {ticket: file for ticket, file in ended.items() if file.state == Stage.ACTIVE}
+        settled = self._settle(active) if active else ()
+        if woken := {ticket: file for ticket, file in ended.items() if ticket not in settled}:
+            self._connection.run(parked.wake(self._profile, [*woken], woken, self._seen_s))
         self._connection.run(parked.postpone(self._profile, later))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from celery import states
 from celery.backends.redis import RedisBackend
 
-from provider_uploads.ledger.uploads import StoredResult
+from provider_uploads.ledger.finish import StoredResult
 
 _CelerysBackend: Any = RedisBackend
 

@@ -15,7 +15,7 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.commands.core import Script
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.retry import Retry
 
@@ -101,16 +101,25 @@ class Connection:
             return done.value  # type: ignore[no-any-return]
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
-        with self.redis.pipeline(transaction=False) as pipe:
-            for command in commands:
-                pipe.execute_command(*command)  # type: ignore[no-untyped-call]
-            replies: list[Any] = pipe.execute(raise_on_error=False)
+        if len(commands) == 1:  # a pipeline of one costs more
+            replies = [self._reply(commands[0])]
+        else:
+            with self.redis.pipeline(transaction=False) as pipe:
+                for command in commands:
+                    pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+                replies = pipe.execute(raise_on_error=False)
         unknown = _without_script(replies)
         for sha in {commands[i][1] for i in unknown}:
             self.redis.script_load(LuaScript.texts[sha])
         for i in unknown:
             replies[i] = self.redis.execute_command(*commands[i])  # type: ignore[no-untyped-call]
         return _checked(replies)
+
+    def _reply(self, command: Command) -> Any:
+        try:
+            return self.redis.execute_command(*command)  # type: ignore[no-untyped-call]
+        except ResponseError as error:
+            return error
 
 
 class AsyncConnection:

@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from provider_uploads import errors, protocol
 from provider_uploads.ledger.connection import ROW_KEPT_S
-from provider_uploads.ledger.state import ClaimResult, UploadState
+from provider_uploads.ledger.finish import Finish, activation
+from provider_uploads.ledger.state import UploadState
 from provider_uploads.ledger.steps import Command, Steps, reply
 from provider_uploads.ledger.upload_steps import row_key
 from provider_uploads.lua import LuaScript
-from provider_uploads.schemas import ProviderFile
+from provider_uploads.schemas import ProviderFile, Stage
 
 _PROFILES: Final = f"{protocol.KEY_PREFIX}parked"
 _QUEUE: Final = f"{protocol.KEY_PREFIX}{protocol.CONTROL_QUEUE}"
@@ -36,7 +38,6 @@ _PAGE: Final = 500
 #: The scripts; tests kill workers before and after each.
 PARK: Final = LuaScript("provider_uploads.ledger", "parked_park")
 WAKE: Final = LuaScript("provider_uploads.ledger", "parked_functions", "parked_wake")
-CLAIM: Final = LuaScript("provider_uploads.ledger", "parked_claim", "upload_claim_poll")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +60,6 @@ class ParkedFile:
     #: Seconds between its polls now.
     wait_s: float
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """A poll that was claimed, and what a watcher saw of its file a moment ago."""
-
-    claim: ClaimResult
-    now: float
-    row: UploadState
-    file: ProviderFile
 
 
 def park(row: UploadState, message: str, wait_s: float, *, park_from: int) -> Steps[bool]:
@@ -106,7 +97,7 @@ def wake(
         args: list[Any] = [seen_s]
         for ticket in some:
             args += [ticket, seen[ticket].model_dump_json() if ticket in seen else ""]
-        keys = [*_keys(profile), _QUEUE, *map(_seen_key, some)]
+        keys = [*_keys(profile), _QUEUE, *map(seen_key, some)]
         sent += yield from reply(WAKE.command(keys, args))
     return sent
 
@@ -130,23 +121,49 @@ def postpone(profile: str, due_at: Mapping[str, float]) -> Steps[None]:
         yield [("ZADD", _key(profile), "XX", *flat)]
 
 
-def claim_seen(ticket: str, attempt: int, delivery_tag: str) -> Steps[Seen | None]:
-    """Claim a poll as ``Ledger.claim_poll`` does, if a watcher saw its file; else None, unclaimed.
-
-    Raises UnknownTicketError.
-    """
-    key = _seen_key(ticket)
-    text, found = yield [
-        ("GET", key),
-        CLAIM.command([row_key(ticket), key], [attempt, delivery_tag]),
+def processing(tickets: Sequence[str]) -> Steps[tuple[float, dict[str, UploadState]]]:
+    """Return Redis's time, and the rows of those uploads that wait and can be read here."""
+    (seconds, micros), *rows = yield [
+        ("TIME",),
+        *(("HGETALL", row_key(ticket)) for ticket in tickets),
     ]
-    if text is None or found is None:
-        return None
-    result, now, flat = found
-    if not flat:
-        raise errors.UnknownTicketError(ticket)
-    row = UploadState.of(ticket, dict(zip(flat[::2], flat[1::2], strict=True)))
-    return Seen(ClaimResult(result), float(now), row, ProviderFile.model_validate_json(text))
+    waiting: dict[str, UploadState] = {}
+    for ticket, fields in zip(tickets, rows, strict=True):
+        if fields and fields.get("stage") == Stage.PROCESSING:
+            with suppress(errors.NewerRowError, errors.UnreadableStateError):
+                waiting[ticket] = UploadState.of(ticket, fields)
+    return seconds + micros / 1e6, waiting
+
+
+def settle(profile: str, ends: Sequence[tuple[UploadState, Finish]]) -> Steps[set[str]]:
+    """Record the good ends of uploads, with the results of all; they are parked no longer.
+
+    Each row is as it ends. Returns the tickets; the others have ended otherwise meanwhile. Whoever
+    dies in between leaves ended uploads parked, whose polls do nothing.
+    """
+    ended: set[str] = set()
+    for start in range(0, len(ends), _PAGE):
+        some = ends[start : start + _PAGE]
+        commands = []
+        for row, finish in some:
+            if row.file is None:
+                raise ValueError("an upload that waits has a file")
+            wanted = activation(row, row.file, finish.at, polled=True)
+            commands.append(finish.command(row.request.upload_id, wanted))
+        answers = yield commands
+        done = [
+            row.request.upload_id
+            for (row, _), at in zip(some, answers, strict=True)
+            if at is not None
+        ]
+        if done:
+            key, last, facts, texts = _keys(profile)
+            yield [
+                *(("ZREM", where, *done) for where in (key, last)),
+                *(("HDEL", where, *done) for where in (facts, texts)),
+            ]
+        ended.update(done)
+    return ended
 
 
 # -- what is parked --------------------------------------------------------------------------------
@@ -257,5 +274,6 @@ def _keys(profile: str) -> list[str]:
     return [key, f"{key}:last", f"{key}:facts", f"{key}:messages"]
 
 
-def _seen_key(ticket: str) -> str:
+def seen_key(ticket: str) -> str:
+    """Return the key of what a watcher saw of a ticket's file."""
     return f"{protocol.KEY_PREFIX}seen:{ticket}"

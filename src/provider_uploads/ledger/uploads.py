@@ -12,39 +12,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, cast
 
 from provider_uploads import errors
 from provider_uploads.ledger import upload_steps
 from provider_uploads.ledger.connection import ROW_KEPT_S, Connection
+from provider_uploads.ledger.finish import Finish, activation, sent
 from provider_uploads.ledger.lease import Lease, lease_key
-from provider_uploads.ledger.state import ClaimResult, UploadState
+from provider_uploads.ledger.state import UploadState
 from provider_uploads.ledger.steps import commands
 from provider_uploads.ledger.upload_steps import LIVING, OPEN_KEY, NewUpload, change, row_key
 from provider_uploads.locations import STAGED
 from provider_uploads.schemas import Copy, ProviderFile, Stage, UploadRequest, UploadStatus
-
-
-@dataclass(frozen=True, slots=True)
-class StoredResult:
-    """A result as Celery stores it: where, what, and for how many seconds."""
-
-    key: str
-    text: str
-    kept_s: int
-
-
-@dataclass(frozen=True, slots=True)
-class Finish:
-    """What ends together with an attempt, or with the waiting for ACTIVE, in one round trip.
-
-    ``at`` is the time of the end on Redis's clock, where ``result`` has to name it.
-    """
-
-    at: float | None = None
-    lease: Lease | None = None
-    result: StoredResult | None = None
 
 
 class Ledger(Connection):
@@ -59,7 +38,6 @@ class Ledger(Connection):
         self._write = self.script("upload_functions", "upload_write")
         self._take_over = self.script("upload_functions", "upload_take_over")
         self._finish = self.script("upload_functions", "upload_finish")
-        self._claim_poll = self.script("upload_claim_poll")
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -196,7 +174,7 @@ class Ledger(Connection):
         wanted = change(
             (Stage.QUEUED, Stage.UPLOADING),
             stamp={"processing_at": 0, "deadline_at": row.request.poll_policy.timeout_s},
-            values={"stage": Stage.PROCESSING, **_sent(row, file)},
+            values={"stage": Stage.PROCESSING, **sent(row, file)},
             unset=("session_url", "source_url", "note"),
         )
         now = self._finished(row.request.upload_id, wanted, finish)
@@ -218,16 +196,8 @@ class Ledger(Connection):
         tickets under ``sharing_key``. None also when the sender has released the file.
         """
         ticket, reused = row.request.upload_id, bool(sender)
-        values = {"stage": Stage.ACTIVE, **_sent(row, file)}
-        if reused:
-            values |= {"sent_bytes": "0", "reused": "1"}
-        wanted = change(
-            (Stage.QUEUED,) if reused else LIVING,
-            stamp={"ended_at": 0} | ({} if row.processing_at or reused else {"processing_at": 0}),
-            values=values,
-            unset=("session_url", "source_url", "note"),
-            at=finish.at if finish else None,
-        )
+        at = finish.at if finish else None
+        wanted = activation(row, file, at, reused=reused)
         if not reused:
             now = self._finished(ticket, wanted, finish)
         else:
@@ -239,14 +209,8 @@ class Ledger(Connection):
     def _finished(self, ticket: str, wanted: str, finish: Finish | None) -> float | None:
         """Write a change, and with it what else ends; return Redis's time, or None."""
         finish = finish or Finish()
-        result = finish.result
-        keys = [row_key(ticket), OPEN_KEY, lease_key(ticket)]
-        args = [wanted, finish.lease.token if finish.lease else ""]
         with self.reached():
-            now = self._finish(
-                keys=[*keys, result.key if result else keys[0]],
-                args=[*args, result.text if result else "", result.kept_s if result else 0],
-            )
+            now = self._finish(keys=finish.keys(ticket), args=finish.args(wanted))
         if finish.lease:
             finish.lease.released()
         return None if now is None else float(now)
@@ -283,22 +247,6 @@ class Ledger(Connection):
 
     # -- who may do what -----------------------------------------------------------------------
 
-    def claim_poll(
-        self, ticket: str, attempt: int, delivery_tag: str
-    ) -> tuple[ClaimResult, float, UploadState]:
-        """Claim the poll number ``attempt`` for the message with this delivery tag.
-
-        Returns the claim's result, Redis's time in seconds and the row; raises UnknownTicketError.
-        """
-        with self.reached():
-            result, now, flat = self._claim_poll(
-                keys=[row_key(ticket)], args=[attempt, delivery_tag]
-            )
-        if not flat:
-            raise errors.UnknownTicketError(ticket)
-        row = UploadState.of(ticket, dict(zip(flat[::2], flat[1::2], strict=True)))
-        return ClaimResult(result), float(now), row
-
     @contextmanager
     def lease(self, ticket: str, ttl_s: float) -> Iterator[Lease | None]:
         """Hold the right to send this upload's bytes; None when another delivery holds it."""
@@ -332,12 +280,3 @@ class Ledger(Connection):
                 ticket, stages, stamp=stamp, values=values, unset=unset, count=count
             )
         )
-
-
-def _sent(row: UploadState, file: ProviderFile) -> dict[str, str]:
-    return {
-        "file": file.model_dump_json(),
-        "sent_bytes": str(file.size_bytes if row.expected_bytes is None else row.expected_bytes),
-        "size_bytes": str(file.size_bytes),
-        "copy_at_provider": Copy.PRESENT,
-    }
