@@ -70,7 +70,7 @@ def round_trips(here: Harness, count: int) -> list[Figure]:
 
 @contextmanager
 def _halted(here: Harness) -> Iterator[None]:
-    worker = psutil.Process(here.worker_pid)
+    worker = psutil.Process(here.worker_pids[0])
     worker.suspend()
     try:
         yield

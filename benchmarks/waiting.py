@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import threading
 import time
 import uuid
@@ -11,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import httpx2
+import psutil
 
 from benchmarks.errors import BenchmarkError
 from benchmarks.figures import Figure, Series
@@ -58,6 +60,8 @@ def waiting(plan: Plan, step: Step) -> list[Figure]:
         cost = _many(plan, step, name, per_minute)
         what = f"{plan.waiting_files:,} waiting, {plan.waiting_per_s} ACTIVE a second, {name}"
         figures += cost.figures(what, "a file and minute")
+    for number, name in ((signal.SIGTERM, "SIGTERM"), (signal.SIGKILL, "SIGKILL")):
+        figures += _watcher_ended(plan, step, number, name)
     figures += _few(plan, step).figures(f"{plan.few_waiting} waiting", "a file")
     return figures
 
@@ -76,11 +80,36 @@ def _many(plan: Plan, step: Step, name: str, per_minute: int | None) -> _Cost:
             _until_ended(here, list(active_at), processing_s + count / per_s)
         minutes = (time.time() - begun) / 60
         cpu_ms = here.worker.cpu_ms() - cpu_ms
-        late_s = [
-            (here.ledger.read(ticket).ended_at or 0.0) - at for ticket, at in active_at.items()
-        ]
+        late_s = _late_s(here, active_at)
         requests = (_requests(here) - before) / count / minutes
     return _Cost(late_s, cpu_ms / count, requests, most[0] - idle_mib)
+
+
+def _watcher_ended(plan: Plan, step: Step, number: signal.Signals, name: str) -> Iterator[Figure]:
+    """End the worker that watches, as the first files become ACTIVE; a second one goes on."""
+    count, per_s = plan.waiting_files, plan.waiting_per_s
+    processing_s = count / per_s + _SPARE_S
+    with harness(processing_s=processing_s, queues="control", workers=2, restarts=True) as here:
+        step(f"{name}: making {count:,} files")
+        active_at = _make(here, count, per_s, processing_s)
+        time.sleep(max(0.0, min(active_at.values()) - time.time()))
+        ((_, watcher),) = here.ledger.run(parked.counts()).values()
+        process = psutil.Process(here.worker_pids[int(watcher[len("bench-")]) - 1])
+        step(f"{name} for the watcher, then waiting for {count:,} files")
+        begun = time.monotonic()
+        process.send_signal(number)
+        process.wait(_PATIENCE_S)
+        gone_s = time.monotonic() - begun
+        _until_ended(here, list(active_at), processing_s + count / per_s)
+        late = sorted(_late_s(here, active_at))
+    benchmark = f"{count:,} waiting, {name} for the watcher"
+    yield _figure(benchmark, "gone after", "s", gone_s)
+    yield _figure(benchmark, "ACTIVE to result, p95", "s", late[len(late) * 95 // 100])
+    yield _figure(benchmark, "ACTIVE to result, the slowest", "s", late[-1])
+
+
+def _late_s(here: Harness, active_at: dict[str, float]) -> list[float]:
+    return [(here.ledger.read(ticket).ended_at or 0.0) - at for ticket, at in active_at.items()]
 
 
 def _few(plan: Plan, step: Step) -> _Cost:

@@ -112,9 +112,9 @@ class Policy(BaseSettings):
     park_from: int = Field(default=32, ge=1)
     #: Between two readings of the list: so long, and so much longer for each of its pages; but no
     #: file that waits costs more than a page in ``watch_file_s``. Permits may make it longer.
-    watch_every_s: float = Field(default=0.75, gt=0)
-    watch_page_s: float = Field(default=0.0125, ge=0)
-    watch_file_s: float = Field(default=10.0, ge=0)
+    watch_every_s: float = Field(default=0.6, gt=0)
+    watch_page_s: float = Field(default=0.018, ge=0)
+    watch_file_s: float = Field(default=3.0, ge=0)
     #: Where the list has as many pages as files wait, or cannot be read, each is polled by itself;
     #: then the list is tried again.
     watch_measure_s: float = Field(default=300.0, gt=0)
