@@ -20,6 +20,7 @@ from provider_uploads.fleet.batch_watch import BatchWatch
 from provider_uploads.fleet.breaker import Breaker, BreakerState
 from provider_uploads.fleet.limits import Limits
 from provider_uploads.fleet.polls import Polls
+from provider_uploads.fleet.provider_requests import ProviderRequests
 from provider_uploads.ledger.batches import Batches
 from provider_uploads.ledger.deduplication import Deduplication
 from provider_uploads.ledger.outbox import Outbox
@@ -145,6 +146,12 @@ def attempts() -> Attempts:
 def polls() -> Polls:
     """Return what begins polls in this process's ledger."""
     return Polls(ledger(), limits(), _breaker())
+
+
+@cache
+def provider_requests() -> ProviderRequests:
+    """Return what begins other requests in this process's ledger."""
+    return ProviderRequests(ledger(), limits(), _breaker())
 
 
 @contextmanager

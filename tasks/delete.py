@@ -13,10 +13,18 @@ from provider_uploads.errors import TransientError, UnknownTicketError
 from provider_uploads.fleet.tiers import Work
 from provider_uploads.ledger.state import UploadState
 from provider_uploads.schemas import Copy
-from tasks.admission import cool_down_on_429, permit_or_retry
+from tasks.admission import cool_down_on_429
 from tasks.arguments import Ticket
 from tasks.celery import app
-from tasks.connections import deduplication, ledger, log, provider, storage, through_breaker
+from tasks.connections import (
+    deduplication,
+    ledger,
+    log,
+    provider,
+    provider_requests,
+    storage,
+    through_breaker,
+)
 from tasks.later import retry_later
 from tasks.outcomes import asked_for_s
 
@@ -43,10 +51,9 @@ def delete_on_timeout(self: Task[Any, Any], upload_id: Ticket, turn: str = "") -
         # A release is remembered, so a message that is delivered again counts the others only.
         if row.request.reuse and deduplication().release(row):
             log.info("%s released a file that others use", upload_id)
+            ledger().deleted(upload_id)
         else:
-            token = permit_or_retry(self, Work.DELETE, row.request.profile, turn)
-            _delete(row, token)
-        ledger().deleted(upload_id)
+            _delete(self, row, turn)
     except TransientError as error:
         if _expired(row):
             raise
@@ -55,17 +62,24 @@ def delete_on_timeout(self: Task[Any, Any], upload_id: Ticket, turn: str = "") -
         retry_later(self, max(wait_s, asked_for_s(error)))
 
 
-def _delete(row: UploadState, token: str) -> None:
+def _delete(task: Task[Any, Any], row: UploadState, turn: str) -> None:
+    """Delete it at the provider, then here; retry when there is no permit yet."""
     profile = row.request.profile
+    begun = provider_requests().begin(profile, Work.DELETE, permit=turn)
+    if begun.wait_s > 0:
+        retry_later(task, begun.wait_s, token=begun.token)
     files = provider(profile)
-    with cool_down_on_429(Work.DELETE, profile, token), through_breaker(profile):
+    with (
+        cool_down_on_429(Work.DELETE, profile, begun.token),
+        through_breaker(profile, begun.breaker),
+    ):
         if row.session_url is not None:
             files.cancel(row.session_url)
         for name in row.names:
             files.delete(name)
-    for name in row.names:
-        if (sent_by := protocol.upload_of(name)) is not None:  # of a shared file, somebody else
-            storage().release(profile, sent_by[0])
+    # A shared file is somebody else's.
+    senders = [sent_by[0] for name in row.names if (sent_by := protocol.upload_of(name))]
+    storage().deleted(row, senders)
 
 
 def _expired(row: UploadState) -> bool:

@@ -29,7 +29,6 @@ from provider_uploads.errors import (
     ServiceDownError,
 )
 from provider_uploads.fleet.file_watch import FileWatch, Pace
-from provider_uploads.fleet.limits import Horizon
 from provider_uploads.fleet.tiers import PAUSED, Work
 from provider_uploads.ledger import parked
 from provider_uploads.providers.base import pages_of
@@ -37,7 +36,15 @@ from provider_uploads.settings import settings
 from provider_uploads.transfer import Interrupted
 from tasks.admission import cool_down_on_429
 from tasks.celery import app
-from tasks.connections import ledger, limits, log, provider, stopping, through_breaker
+from tasks.connections import (
+    ledger,
+    limits,
+    log,
+    provider,
+    provider_requests,
+    stopping,
+    through_breaker,
+)
 from tasks.later import say
 from tasks.settling import Settling
 
@@ -174,15 +181,16 @@ class ProfileWatch:
         while True:
             if not self._goes_on():
                 raise Interrupted("somebody else watches")
-            horizon = Horizon(policy.permit_soon_s)
-            permit = limits().acquire(self._profile, Work.POLL, held=token, ahead=horizon)
-            if permit.wait_s <= 0:
+            begun = provider_requests().begin(
+                self._profile, Work.POLL, permit=token, ahead_s=policy.permit_soon_s
+            )
+            if begun.wait_s <= 0:
                 break
-            token = permit.token
-            stopping.wait(min(permit.wait_s, policy.watch_check_s))
+            token = begun.token
+            stopping.wait(min(begun.wait_s, policy.watch_check_s))
         with (
-            cool_down_on_429(Work.POLL, self._profile, permit.token),
-            through_breaker(self._profile),
+            cool_down_on_429(Work.POLL, self._profile, begun.token),
+            through_breaker(self._profile, begun.breaker),
         ):
             yield
 

@@ -272,6 +272,30 @@ def test_poll_begin(
     assert (claimed["look"] == str(attempt)) is (result == "go" or row.get("look") == str(attempt))
 
 
+def test_request_begin(raw: redis.Redis) -> None:
+    names = ("limits_functions", "breaker_functions", "request_begin")
+    script = read_script(FLEET, *names, constants=limits.CONSTANTS)
+
+    def begin(token: str = "") -> Any:
+        args: list[Any] = ["default", "delete", 60, token, "", 2, "[10, 20]"]
+        return raw.eval(script, 3, "permits", "rates", "breaker", *args)
+
+    wait, token, outage, failures = begin()
+    assert (float(wait), token[:2], float(outage), failures) == (0, "0:", 0, 0)
+    wait, token, *_ = begin()
+    assert 0.9 < float(wait) < 1.1
+    assert begin(token)[1] == token
+    before = raw.hgetall("permits")
+    raw.hset("breaker", mapping={"failures": 2, "openings": 1, "probe_at": "9999999999"})
+    wait, token, outage, failures = begin()
+    assert (float(wait), token, float(outage) > 0, failures) == (0, "", True, 2)
+    assert raw.hgetall("permits") == before
+    raw.hset("breaker", "probe_at", "1")
+    raw.delete("permits")
+    assert begin()[2:] == ["0.000000", 2]
+    assert float(begin()[2]) > 0  # that was the probe
+
+
 class TestParked:
     """A ticket is parked, or its message is in the queue."""
 

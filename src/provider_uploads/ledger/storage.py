@@ -11,15 +11,20 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import chain
-from typing import cast
+from typing import Final, cast
 
 from provider_uploads import protocol
 from provider_uploads.errors import NewerPayloadError, UnknownTicketError
+from provider_uploads.ledger import upload_steps
 from provider_uploads.ledger.deduplication import Deduplication
 from provider_uploads.ledger.state import UploadState
+from provider_uploads.ledger.steps import Command, commands
 from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.lua import LuaScript
 from provider_uploads.protocol import KEPT_S
 from provider_uploads.schemas import ProviderFile, Stage
+
+_RELEASE: Final = LuaScript("provider_uploads.ledger", "storage_functions", "storage_release")
 
 #: Files that one call reconciles, for about 10 ms of Redis's time (100,000 took half a second).
 _PAGE = 2_000
@@ -40,7 +45,6 @@ class Storage:
         self._ledger = ledger
         self._deduplication = Deduplication(ledger)
         self._reserve = ledger.script("storage_functions", "storage_reserve")
-        self._release = ledger.script("storage_functions", "storage_release")
         self._reconcile = ledger.script("storage_functions", "storage_reconcile")
         self._held = ledger.script("storage_functions", "storage_held")
 
@@ -57,8 +61,15 @@ class Storage:
 
     def release(self, profile: str, ticket: str) -> None:
         """Release an upload's reservation; twice is once."""
-        with self._ledger.reached():
-            self._release(keys=storage_keys(profile), args=[ticket])
+        self._ledger.run(commands([_releasing(profile, ticket)]))
+
+    def deleted(self, row: UploadState, senders: Iterable[str]) -> None:
+        """Record that nothing of an upload is at the provider, and release what it reserved.
+
+        ``senders`` are the uploads, itself or others, that sent its files.
+        """
+        releasing = [_releasing(row.request.profile, ticket) for ticket in senders]
+        self._ledger.run(commands([*releasing, upload_steps.deleting(row.request.upload_id)]))
 
     def held_bytes(self, profile: str) -> int:
         """Return what is held and under way, ours and others'."""
@@ -130,6 +141,10 @@ class Storage:
             for at in range(0, len(changes), _PAGE):
                 self._reconcile(keys=keys, args=[*chain.from_iterable(changes[at : at + _PAGE])])
         return self.held_bytes(profile)
+
+
+def _releasing(profile: str, ticket: str) -> Command:
+    return _RELEASE.command(storage_keys(profile), [ticket])
 
 
 def storage_keys(profile: str) -> list[str]:

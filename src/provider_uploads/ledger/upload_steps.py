@@ -213,6 +213,13 @@ def update(
     return None if now is None else float(now)
 
 
+def deleting(ticket: str) -> Command:
+    """Return the command that records that nothing of an upload is left at the provider."""
+    values = {"copy_at_provider": str(Copy.DELETED)}
+    wanted = change(tuple(Stage), values=values, unset=("session_url",))
+    return _WRITE.command([row_key(ticket), OPEN_KEY], [wanted])
+
+
 def ended(
     ticket: str, stage: Stage, error: errors.ProviderUploadsError, stages: tuple[Stage, ...]
 ) -> Steps[bool]:

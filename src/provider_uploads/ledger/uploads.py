@@ -241,9 +241,7 @@ class Ledger(Connection):
 
     def deleted(self, ticket: str) -> None:
         """Record that nothing is left at the provider."""
-        self._update(
-            ticket, tuple(Stage), values={"copy_at_provider": Copy.DELETED}, unset=("session_url",)
-        )
+        self.run(commands([upload_steps.deleting(ticket)]))
 
     # -- who may do what -----------------------------------------------------------------------
 
