@@ -437,6 +437,9 @@ class TestEachInstant:
         assert counters["operations"]["delete"]["by_status"]["200"] == len(stuck)
 
 
+_WHENS: tuple[Literal["before", "after"], ...] = ("before", "after")
+
+
 class TestParked:
     """Many that wait: their polls are parked in Redis, and whoever watches is killed."""
 
@@ -481,55 +484,50 @@ class TestParked:
     def test_each_instant(
         self, house: House, long: bool, report: Callable[[Account], None]
     ) -> None:
-        """Before and after each script about polls, and before an acknowledgement."""
+        """Before and after each step of a poll, and before an acknowledgement.
+
+        One worker after the other, alone: it does everything, and watches.
+        """
         if not long:
-            pytest.skip("each takes over the watch in turn, for minutes: make test-chaos")
-        scripts = [script.sha for script in (parked.PARK, parked.WAKE, polls.BEGIN)]
+            pytest.skip("nine workers, one after another: make test-chaos")
+        house.gemini.order_fault(Operation.UPLOAD, FaultKind.FILE_FAILED, match="failed")
+        good, bad = house.file("clip.mp4", 1000), house.file("failed.mp4", 1000)
+        scripts = (parked.PARK.sha, parked.WAKE.sha, polls.BEGIN.sha)
         with house.redis.client as client:
             for sha in scripts:
                 client.script_load(LuaScript.texts[sha])
-        dying = [
-            house.worker(app="tests.faulty_worker", DIE_AT=f"retried {task} {number}")
-            for task, number in ((protocol.UPLOAD, 1), (protocol.UPLOAD, 4), (protocol.POLL, 1))
-        ]
-        wires: list[Tripwire] = []
-        for sha in scripts:
-            for when in ("before", "after"):
-                wires.append(tripwire(house, dying, sha, when))
-        for worker in dying:
-            worker.ready()
-        path = house.file("clip.mp4", 1000)
         tickets: list[str] = []
+        wires: list[Tripwire] = []
 
-        def all_dead() -> bool:
-            house.keep()
-            if house.held() + len(living(house, tickets)) < 40:
-                tickets.extend(house.submit([path] * 8, max_poll_s=60.0))
-            time.sleep(0.2)
-            return all(worker.exit_code is not None for worker in dying)
+        def dies(worker: WorkerProcess) -> None:
+            worker.ready()
+            tickets.extend(house.submit([good] * 7 + [bad], max_poll_s=60.0))
+            wait_until(lambda: worker.exit_code is not None, "a worker to die at its instant", 60)
 
-        wait_until(all_dead, "every worker to die at its instant", 180)
+        settled = b'"count": ["polls"]'  # by the watcher, what it saw
+        for wire in (*(sha.encode() for sha in scripts), settled):
+            for when in _WHENS:
+                tripped, worker = tripwire(house, wire, when)
+                wires.append(tripped)
+                dies(worker)
+        dies(house.worker(app="tests.faulty_worker", DIE_AT=f"retried {protocol.UPLOAD} 1"))
         house.supervise(2)
         seconds = house.until_ended(tickets, 120)
-        for wire in wires:
-            wire.cut()
-        report(house.account("parked, every instant", seconds, settle_s=60))
+        for one in wires:
+            one.cut()
+        failed = dict.fromkeys(tickets[7::8], Stage.FAILED)
+        report(house.account("parked, every instant", seconds, ends=failed, settle_s=60))
         assert house.gemini.counters()["files_made"] == len(tickets)
 
 
-def living(house: House, tickets: list[str]) -> list[str]:
-    return [one.ticket for one in house.statuses(tickets[-80:]) if not one.stage.ended]
-
-
 def tripwire(
-    house: House, dying: list[WorkerProcess], sha: str, when: Literal["before", "after"]
-) -> Tripwire:
-    """Start a worker that is killed when it runs a script."""
+    house: House, wire: bytes, when: Literal["before", "after"]
+) -> tuple[Tripwire, WorkerProcess]:
+    """Start a worker that is killed when it sends these bytes to Redis."""
     mine: list[WorkerProcess] = []
-    wire = Tripwire(house.redis.port, sha.encode(), when, lambda: mine[0].kill())
-    mine.append(house.worker(PROVIDER_UPLOADS_REDIS_URL=f"redis://127.0.0.1:{wire.port}/0"))
-    dying.append(mine[0])
-    return wire
+    tripped = Tripwire(house.redis.port, wire, when, lambda: mine[0].kill())
+    mine.append(house.worker(PROVIDER_UPLOADS_REDIS_URL=f"redis://127.0.0.1:{tripped.port}/0"))
+    return tripped, mine[0]
 
 
 class Trouble:

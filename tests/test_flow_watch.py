@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.providers.gemini import Gemini
 from tests.conftest import KEY, profile_at
 from tests.nodes import RedisProcess, WorkerProcess, wait_until
+from tests.receiver import SECRET, Receiver
 
 WAIT_S = 30
 #: Two of them wait by countdown: they are too few.
@@ -180,6 +182,56 @@ def test_pages_and_polls_share_the_rate(
     for ticket in set(tickets) - watched:
         queue.cancel(ticket)
     assert asked <= took_s + 2
+
+
+class TestWhoIsTold:
+    """Of an end that a watcher records, as of one that a poll's message does."""
+
+    @pytest.fixture
+    def receiver(self) -> Iterator[Receiver]:
+        made = Receiver()
+        yield made
+        made.stop()
+
+    @pytest.fixture
+    def policy(self, policy: dict[str, str], receiver: Receiver) -> dict[str, str]:
+        return policy | {
+            "PROVIDER_UPLOADS_CALLBACKS__ORDERS__URL": receiver.url,
+            "PROVIDER_UPLOADS_CALLBACKS__ORDERS__SECRET": SECRET,
+        }
+
+    def test_flower_and_the_callback(
+        self,
+        queue: UploadQueue,
+        celery_setup: CeleryTestSetup,
+        rows: Ledger,
+        receiver: Receiver,
+        make_file: Callable[..., Path],
+    ) -> None:
+        app = celery_setup.app
+        app.control.enable_events()
+        seen: dict[str, list[str]] = {}
+
+        def note(event: dict[str, Any]) -> None:
+            seen.setdefault(str(event["uuid"]), []).append(event["type"])
+
+        with app.connection_for_read() as connection:
+            events = app.events.Receiver(connection, handlers={"task-succeeded": note})
+            thread = threading.Thread(target=events.capture, daemon=True)
+            thread.start()
+            paths = [make_file()] * MANY
+            tickets = queue.submit_many(paths, callback="orders", **SELDOM)
+            wait_until(lambda: parked_now(rows) == MANY, "the polls to be parked")
+            for ticket in tickets:
+                assert queue.result(ticket, timeout_s=WAIT_S).polls >= 1
+            wait_until(lambda: seen.keys() >= {*tickets}, "an event of each end")
+            events.should_stop = True
+            thread.join(5)
+        app.control.disable_events()
+        assert {kind for kinds in seen.values() for kind in kinds} == {"task-succeeded"}
+        wait_until(lambda: len(receiver.bodies()) >= MANY, "the callback")
+        told = [body["data"]["ticket"] for body in receiver.bodies()]
+        assert sorted(told) == sorted(tickets)
 
 
 @pytest.mark.slow
