@@ -11,6 +11,7 @@ from typing import Any
 from celery.app.base import Celery
 from celery.utils.saferepr import saferepr
 
+from provider_uploads import protocol
 from provider_uploads.ledger import parked
 from provider_uploads.ledger.finish import Finish
 from provider_uploads.ledger.state import UploadState
@@ -46,7 +47,9 @@ class Settling:
     def _tell(self, end: UploadState, result: dict[str, Any]) -> None:
         """Say that an upload has ended to those whom its poll would have told."""
         ticket = end.request.upload_id
-        log.info("%s is ACTIVE: seen in the list after %d polls", ticket, end.polls)
+        # As the line of a poll's message, which names its task.
+        of_poll = {"task_name": protocol.POLL, "task_id": ticket}
+        log.info("ACTIVE in the provider's list; polls: %d", end.polls, extra=of_poll)
         if end.request.notify:  # the sweep finds what is not told
             canvases.notify(ticket).apply_async()
         self._dispatcher.send("task-succeeded", uuid=ticket, result=saferepr(result), runtime=0.0)

@@ -490,7 +490,8 @@ class TestParked:
         """
         if not long:
             pytest.skip("nine workers, one after another: make test-chaos")
-        house.gemini.order_fault(Operation.UPLOAD, FaultKind.FILE_FAILED, match="failed")
+        fault = FaultKind.FILE_FAILED
+        house.gemini.order_fault(Operation.UPLOAD, fault, match="failed", count=1000)
         good, bad = house.file("clip.mp4", 1000), house.file("failed.mp4", 1000)
         scripts = (parked.PARK.sha, parked.WAKE.sha, polls.BEGIN.sha)
         with house.redis.client as client:
@@ -499,18 +500,19 @@ class TestParked:
         tickets: list[str] = []
         wires: list[Tripwire] = []
 
-        def dies(worker: WorkerProcess) -> None:
+        def dies(worker: WorkerProcess, instant: str) -> None:
             worker.ready()
             tickets.extend(house.submit([good] * 7 + [bad], max_poll_s=60.0))
-            wait_until(lambda: worker.exit_code is not None, "a worker to die at its instant", 60)
+            wait_until(lambda: worker.exit_code is not None, f"the end {instant}", 60)
 
         settled = b'"count": ["polls"]'  # by the watcher, what it saw
         for wire in (*(sha.encode() for sha in scripts), settled):
             for when in _WHENS:
                 tripped, worker = tripwire(house, wire, when)
                 wires.append(tripped)
-                dies(worker)
-        dies(house.worker(app="tests.faulty_worker", DIE_AT=f"retried {protocol.UPLOAD} 1"))
+                dies(worker, f"{when} {wire!r}")
+        retried = f"retried {protocol.UPLOAD} 1"
+        dies(house.worker(app="tests.faulty_worker", DIE_AT=retried), retried)
         house.supervise(2)
         seconds = house.until_ended(tickets, 120)
         for one in wires:
