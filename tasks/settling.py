@@ -6,10 +6,12 @@ Anything else goes through ``poll_until_active``: failed files, last polls, rows
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from celery.app.base import Celery
 from celery.utils.saferepr import saferepr
+from kombu.exceptions import OperationalError
 
 from provider_uploads import protocol
 from provider_uploads.ledger import parked
@@ -50,6 +52,7 @@ class Settling:
         # As the line of a poll's message, which names its task.
         of_poll = {"task_name": protocol.POLL, "task_id": ticket}
         log.info("ACTIVE in the provider's list; polls: %d", end.polls, extra=of_poll)
-        if end.request.notify:  # the sweep finds what is not told
-            canvases.notify(ticket).apply_async()
+        if end.request.notify:
+            with suppress(OperationalError):  # the sweep finds who was not told
+                canvases.notify(ticket).apply_async()
         self._dispatcher.send("task-succeeded", uuid=ticket, result=saferepr(result), runtime=0.0)

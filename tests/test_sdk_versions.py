@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from provider_uploads.emulator import FaultKind, LocalGemini, Operation
+from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
+from tests import emulator_walk
 from tests.conftest import KEY
 from tests.environments import Environment
 from tests.nodes import ROOT
@@ -115,9 +116,10 @@ print(json.dumps({"version": version("google-genai"), **found}))
 
 
 @pytest.mark.parametrize("wanted", ["==1.57.0", "==2.19.0", ">=3"])
-def test_the_direct_api_files_batches_and_errors(
+def test_the_direct_api_files_batches_errors_and_every_call(
     wanted: str, wheel: Path, gemini: LocalGemini, tmp_path: Path
 ) -> None:
+    """In one environment: to install it takes longer than to use it."""
     here = Environment(tmp_path / "venv", wheel, "[google]", f"google-genai{wanted}")
     # The first get is the program's own; polls of the video come before it, so by name.
     gemini.order_fault(Operation.GET, FaultKind.UNAVAILABLE, match="b.txt", nth=2)
@@ -160,6 +162,10 @@ def test_the_direct_api_files_batches_and_errors(
         "listed by theirs": ["file", "inline", "stopped", "theirs"],
         "deleted": [True, False],
     }
+    with LocalGemini(EmulatorConfig(processing_s=0.1)) as untouched:
+        walk = ("-W", "ignore", emulator_walk.__file__, untouched.url)
+        said = json.loads(here.run(*walk, cwd=tmp_path).splitlines()[-1])
+    assert said["sync"] == said["async"] == ["files", "models", "caches", "stores"]
 
 
 def test_its_whole_suite_with_the_oldest(wheel: Path, tmp_path: Path) -> None:
