@@ -161,6 +161,28 @@ def test_a_list_that_never_comes_delays_nobody(
     assert requests(gemini, "list") >= 1
 
 
+def test_a_list_that_is_rate_limited_is_read_again_after_the_wait(
+    queue: UploadQueue,
+    celery_setup: CeleryTestSetup,
+    gemini: LocalGemini,
+    rows: Ledger,
+    make_file: Callable[..., Path],
+) -> None:
+    """And no parked poll is sent in its place: a 429 is about the account."""
+    limited = FaultKind.RATE_LIMITED
+    gemini.order_fault(Operation.LIST, limited, count=2, retry_delay_s=2.0)
+    tickets = queue.submit_many([make_file()] * MANY, **SELDOM)
+    wait_until(lambda: requests(gemini, "list") == 1, "the list to be refused")
+    refused_at = time.monotonic()
+    asked = requests(gemini, "get")
+    wait_until(lambda: requests(gemini, "list") == 2, "the list to be read again")
+    assert time.monotonic() - refused_at > 1.5
+    assert requests(gemini, "get") - asked <= 2  # the few that wait by countdown
+    results = [queue.result(ticket, timeout_s=WAIT_S) for ticket in tickets]
+    assert {result.state for result in results} == {"ACTIVE"}
+    assert gemini.counters()["operations"]["list"]["by_status"]["429"] == 2
+
+
 def test_pages_and_polls_share_the_rate(
     queue: UploadQueue,
     celery_setup: CeleryTestSetup,

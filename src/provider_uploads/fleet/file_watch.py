@@ -117,8 +117,10 @@ class FileWatch:
         while missing and goes_on():
             with self._admitted():
                 self._asked = time.monotonic()
-                listed, token = self._pages.page(token)
-                self._asked = 0.0
+                try:
+                    listed, token = self._pages.page(token)
+                finally:
+                    self._asked = 0.0
             pages += 1
             self._found(missing, listed, max(pages, _pages_of(len(files))))
             if not token:
