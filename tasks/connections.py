@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
+from celery import current_task
 from celery.signals import after_setup_logger, worker_shutting_down
 from celery.utils.log import get_task_logger
 
@@ -33,6 +34,19 @@ from provider_uploads.settings import settings
 from provider_uploads.sources.base import SourcePolicy
 
 log = get_task_logger(__name__)
+
+
+class _OutsideTasks(logging.Filter):
+    """Names a worker's own threads, where Celery's format wants a task's name and id."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if not current_task:
+            record.__dict__.setdefault("task_name", "provider_uploads")
+            record.__dict__.setdefault("task_id", "worker")
+        return True
+
+
+log.addFilter(_OutsideTasks())
 
 #: Set when the worker was told to stop: transfers end at their next block.
 stopping = threading.Event()

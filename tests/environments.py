@@ -22,7 +22,7 @@ class Environment:
     """A virtualenv with this project's wheel, and what else is named."""
 
     def __init__(self, folder: Path, wheel: Path, extras: str, *packages: str) -> None:
-        make = [sys.executable, "-m", "venv", "--without-pip", folder]
+        make = [sys.executable, "-m", "venv", "--without-pip", str(folder)]
         subprocess.run(make, check=True, timeout=120)
         self.bin = folder / "bin"
         # By our own pip: to install another one takes as long as some packages do. Compiling all of
