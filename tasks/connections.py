@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from celery import current_task
 from celery.signals import after_setup_logger, worker_shutting_down
 from celery.utils.log import get_task_logger
 
@@ -40,9 +39,8 @@ class _OutsideTasks(logging.Filter):
     """Names a worker's own threads, where Celery's format wants a task's name and id."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if not current_task:
-            record.__dict__.setdefault("task_name", "provider_uploads")
-            record.__dict__.setdefault("task_id", "worker")
+        record.__dict__.setdefault("task_name", "provider_uploads")  # in a task Celery sets both
+        record.__dict__.setdefault("task_id", "worker")
         return True
 
 
