@@ -1,1 +1,1 @@
-"""When: Celery tasks and canvases. Runs from the checkout or the image, never from a wheel."""
+"""When: Celery tasks and canvases. A wheel carries them: ``provider_uploads.local.workers``."""
