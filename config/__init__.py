@@ -1,1 +1,1 @@
-"""How much: numbers and wiring. Runs from the checkout or the image, never from a wheel."""
+"""How much: numbers and wiring. A wheel carries them: ``provider_uploads.local.workers``."""
