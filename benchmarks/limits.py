@@ -1,4 +1,4 @@
-"""Rate limits: what a turn costs, and how much of an allowed rate a worker uses."""
+"""Rate limits: what a permit costs, and how much of an allowed rate a worker uses."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BENCHMARK = "rate limits"
 
 
 def limits(plan: Plan, step: Step) -> list[Figure]:
-    """Take turns that are free, and then upload under a rate that the provider counts too."""
+    """Take permits that are free, and then upload under a rate that the provider counts too."""
     return [_cost(plan, step), *_use(plan, step)]
 
 
@@ -28,19 +28,19 @@ def _cost(plan: Plan, step: Step) -> Figure:
     takes, pings = [], []
     with redis_alone() as (_, url), redis.Redis.from_url(url) as client:
         ledger = Ledger(url)
-        turns = Limits(ledger, lambda profile, work: "1000000/s")
+        permits = Limits(ledger, lambda profile, work: "1000000/s")
 
         def take() -> None:
-            turns.acquire("default", Work.UPLOAD)
+            permits.acquire("default", Work.UPLOAD)
 
         take()
         client.ping()
         for number in range(plan.rounds):
-            step(f"turns, round {number + 1} of {plan.rounds}")
+            step(f"permits, round {number + 1} of {plan.rounds}")
             takes.append(_p50_us(take, plan.submits))
             pings.append(_p50_us(client.ping, plan.submits))
         ledger.close()
-    what = f"one turn, p50 of {plan.submits}"
+    what = f"one permit, p50 of {plan.submits}"
     return Figure(
         _BENCHMARK, what, "µs", "less", Series.of(takes), "Redis PING, p50", Series.of(pings)
     )

@@ -29,12 +29,13 @@ one large file: ours runs from before submit to ACTIVE, hashing included; upload
   each. Memory is the highest resident set while sending (the kernel's VmHWM, set back before each
   round; sampled every 10 ms where there is none) less the resident set of the process at rest
   before the first large file.
-videos: a look of ours is a message that is claimed, asks once, and is sent again with a countdown;
-  no thread waits. A look of the peer is a get in a thread that sleeps between two. "CPU a further
-  look" compares few files looked at once with the same files looked at about ten times: what the
-  extra looks cost, each.
-rate limits: a turn is what every upload and every look takes first. Used is the pace from the first
-  upload to the last under a tier of so many a minute, with a provider that refuses what is more.
+videos: a poll of ours is a message that is claimed, asks once, and is sent again with a countdown;
+  no thread waits. A poll of the peer is a get in a thread that sleeps between two. "CPU a further
+  poll" compares few files polled once with the same files polled about ten times: what the extra
+  polls cost, each.
+rate limits: a permit is what every upload and every poll takes first. Used is the pace from the
+  first upload to the last under a tier of so many a minute, with a provider that refuses what is
+  more.
 fairness: single uploads, one after the other, while the files of one submit_many wait in the same
   worker's queues; the span in brackets is from the quickest to the slowest of them.
 web: an asyncio app in one process. The peer of a submit is a pipeline that writes as many bytes
