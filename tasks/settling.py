@@ -14,6 +14,7 @@ from celery.utils.saferepr import saferepr
 from kombu.exceptions import OperationalError
 
 from provider_uploads import protocol
+from provider_uploads.errors import UnreadableStateError
 from provider_uploads.ledger import parked
 from provider_uploads.ledger.finish import Finish
 from provider_uploads.ledger.state import UploadState
@@ -32,6 +33,14 @@ class Settling:
 
     def __call__(self, active: Mapping[str, ProviderFile]) -> set[str]:
         """Record that these tickets' files are ACTIVE; return those that it was recorded of."""
+        try:
+            return self._settled(active)
+        except UnreadableStateError:  # of one of them, whose poll says so: each by itself
+            if len(active) == 1:
+                return set()
+            return {ticket for ticket, file in active.items() if self({ticket: file})}
+
+    def _settled(self, active: Mapping[str, ProviderFile]) -> set[str]:
         now, rows = ledger().run(parked.processing([*active]))
         ended: dict[str, tuple[UploadState, dict[str, Any]]] = {}
         ends: list[tuple[UploadState, Finish]] = []

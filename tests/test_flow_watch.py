@@ -16,6 +16,7 @@ from provider_uploads import Stage, UploadInactiveError, UploadQueue, protocol
 from provider_uploads.emulator import EmulatorConfig, FaultKind, LocalGemini, Operation
 from provider_uploads.errors import FileGoneError, UploadCancelledError, UploadFailedError
 from provider_uploads.ledger import parked
+from provider_uploads.ledger.upload_steps import row_key
 from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.providers.gemini import Gemini
 from tests.conftest import KEY, profile_at
@@ -159,6 +160,23 @@ def test_a_list_that_never_comes_delays_nobody(
         queue.result(stuck, timeout_s=WAIT_S)
     assert queue.status(stuck).processing_s < 5 + 2
     assert requests(gemini, "list") >= 1
+
+
+def test_a_row_that_nobody_can_read_holds_up_no_other(
+    queue: UploadQueue,
+    celery_setup: CeleryTestSetup,
+    gemini: LocalGemini,
+    rows: Ledger,
+    make_file: Callable[..., Path],
+) -> None:
+    tickets = queue.submit_many([make_file()] * MANY, **SELDOM)
+    wait_until(lambda: parked_now(rows) == MANY, "the polls to be parked")
+    broken, *others = tickets
+    rows.redis.set(row_key(broken), "no hash", xx=True)
+    results = [queue.result(ticket, timeout_s=WAIT_S) for ticket in others]
+    assert {result.state for result in results} == {"ACTIVE"}
+    assert max(result.processing_s for result in results) < 3 + 5
+    assert requests(gemini, "get") <= 2  # those of the few: the list answered for all
 
 
 def test_a_list_that_is_rate_limited_is_read_again_after_the_wait(

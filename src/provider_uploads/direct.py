@@ -230,7 +230,7 @@ def _run(provider: Provider, store: MemoryStore, stopping: Callable[[], bool]) -
             file = yield from _send(provider, store, stopping)
             sent = store.processing(file)
             file, polls = yield from _wait(provider, sent, file)
-        except BaseException:
+        except BaseException:  # Ctrl-C too leaves no session
             if store.row.session_url is not None:
                 with contextlib.suppress(ProviderUploadsError):
                     provider.cancel(store.row.session_url)

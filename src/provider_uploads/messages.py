@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from provider_uploads import protocol
@@ -246,15 +247,14 @@ def tickets_of(message: Message) -> Iterable[str]:
 
     Of a task that only a newer version knows, all it names; of what nobody can read, none.
     """
-    try:
+    # One that cannot be read is set aside when a worker takes it.
+    with suppress(ValueError, TypeError, LookupError, AttributeError):
         task = str(message["headers"]["task"])
         if task in TICKETS:
             return [*TICKETS[task](message)]
         if task.startswith(protocol.OUR_TASKS):
             named = _ANY_TICKET.findall(json.dumps([message["headers"], _body(message)]))
             return [*named, *map(notification_of, named)]
-    except (ValueError, TypeError, LookupError, AttributeError):
-        pass  # it is set aside when a worker takes it
     return ()
 
 

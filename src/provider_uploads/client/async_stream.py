@@ -33,7 +33,7 @@ async def copied(staged: StagedUpload, stream: Any) -> int:
         async for block in _gathered(_blocks(stream)):
             await _to_its_end(partial(copy.write, block))
         return await _to_its_end(copy.finish)
-    except BaseException:
+    except BaseException:  # a browser that leaves cancels it
         await asyncio.shield(asyncio.to_thread(copy.discard))
         raise
 

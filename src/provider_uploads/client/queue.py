@@ -107,7 +107,7 @@ class UploadQueue(BatchQueue):
         submission = staged.copy(fileobj)
         try:
             return self._ledger.run(self._operations.submit(submission))
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C too leaves no copy
             staged.remove_after(error)
             raise
 

@@ -119,7 +119,7 @@ def _outcome(name: str, future: Future[list[Check]]) -> list[Check]:
         raise
     except UnreadableStateError as error:
         return [failure(name, str(error), _NOT_OURS)]
-    except Exception as error:
+    except Exception as error:  # the other checks are still worth showing
         problem = f"the check itself failed: {type(error).__name__}: {error}"
         return [failure(name, problem, "That is a fault of ours: please report this line.")]
 

@@ -17,7 +17,7 @@
 --           it; seconds to wait for that, or how long an outage lasts in which to go all the same;
 --           the time; the permit's token; why everybody waits; failures of the breaker; what was
 --           seen, or ''; the row}
---          Without a permit nothing changes; in an outage the poll is claimed, and not counted.
+--          Without a permit only that is reserved; in an outage the poll is claimed, and not counted.
 --          The poll at the deadline waits for no more than a permit that is reserved for it.
 local wanted = cjson.decode(ARGV[1])
 local row = redis.call('HMGET', KEYS[1], 'stage', 'look', 'tag', 'deadline_at')

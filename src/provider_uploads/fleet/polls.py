@@ -39,7 +39,7 @@ _OUTAGE: Final = "outage"
 class PollBeginning:
     """What a message may do; where that is to ask the provider, perhaps later."""
 
-    #: GO also in an outage; None: the poll waits for a permit, and nothing has changed.
+    #: GO also in an outage; None: the poll waits for its permit, unclaimed.
     claim: ClaimResult | None
     #: Seconds until that permit, or until somebody may ask.
     wait_s: float
@@ -83,7 +83,7 @@ class Polls:
 
         ``permit`` is the token of one that was reserved; one that is as near as ``soon_s`` is
         reserved in any case, one further ahead only up to the deadline. ``watched`` says that the
-        poll was parked. Raises UnknownTicketError.
+        poll was parked. Raises UnknownTicketError, and what ``UploadState.of`` raises.
         """
         wanted = {
             "attempt": attempt,
