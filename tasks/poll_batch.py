@@ -117,8 +117,8 @@ def _looked(task: Task[Any, Any], row: BatchState, turn: str, *, woken: bool) ->
             if job.name in said:
                 row = row.with_job(_updated(job, said[job.name]))
         row = _given_up(row)
-    gone = [job.name for job in row.jobs if job.ended and job.name]
-    batch_watch().ended(row.request.profile, row.request.model, gone)
+    ended = [job.name for job in row.jobs if job.ended and job.name and not job.refused]
+    batch_watch().ended(row.request.profile, row.request.model, ended)
     row = _put_back(row)
     row = _sent_again(row)
     return _moved(row)
@@ -208,7 +208,7 @@ def _put_back(row: BatchState) -> BatchState:
         said = str((job.error or {}).get("message") or "RESOURCE_EXHAUSTED")
         log.warning("%s: %s waits for room: %s", row.ticket, job.name, said)
         wait_s = policy.batch_full.delay(job.refusals)
-        batch_watch().full(row.request.profile, row.request.model, said, wait_s)
+        batch_watch().refused(row.request.profile, row.request.model, job, said, wait_s)
         again = JobPart(
             number=max(one.number for one in row.jobs) + 1,
             start=job.start,

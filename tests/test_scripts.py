@@ -472,6 +472,61 @@ def test_breaker_check_and_breaker_failure(raw: redis.Redis) -> None:
     assert 0 < raw.ttl("breaker") <= 60
 
 
+class TestBatchRoom:
+    KEYS = ("open", "tokens", "account", "full", "freed")
+
+    def ended(self, raw: redis.Redis, *names: str) -> Any:
+        script = read_script(FLEET, "batch_ended")
+        return raw.eval(script, len(self.KEYS), *self.KEYS, "60", *names)
+
+    def refused(self, raw: redis.Redis, name: str, created_at: float) -> Any:
+        script = read_script(FLEET, "batch_refused")
+        given = (name, str(created_at), "no room", "60000")
+        return raw.eval(script, len(self.KEYS), *self.KEYS, *given)
+
+    @pytest.fixture(autouse=True)
+    def two_jobs(self, raw: redis.Redis) -> None:
+        raw.sadd("open", "a", "b")
+        raw.hset("tokens", mapping={"a": "15", "b": "15"})
+        raw.sadd("account", "a", "b", "theirs")
+
+    def now(self, raw: redis.Redis) -> float:
+        seconds, microseconds = raw.time()
+        return float(seconds) + float(microseconds) / 1e6
+
+    def test_one_that_is_refused_has_others_wait(self, raw: redis.Redis) -> None:
+        assert self.refused(raw, "b", self.now(raw)) == 1
+        assert raw.get("full") == "no room"
+        assert 0 < raw.pttl("full") <= 60_000
+        assert raw.smembers("open") == {"a"}
+        assert raw.hgetall("tokens") == {"a": "15"}
+        assert raw.smembers("account") == {"a", "theirs"}
+
+    def test_one_that_ends_later_ends_their_wait(self, raw: redis.Redis) -> None:
+        self.refused(raw, "b", self.now(raw))
+        assert self.ended(raw, "a") == 1
+        assert raw.get("full") is None
+        assert raw.smembers("account") == {"theirs"}
+        assert raw.ttl("freed") == 60
+
+    def test_one_that_ended_meanwhile_spares_them_the_wait(self, raw: redis.Redis) -> None:
+        """It is refused while the other runs; that is seen after the other's end."""
+        created_at = self.now(raw)
+        self.ended(raw, "a")
+        assert self.refused(raw, "b", created_at) == 0
+        assert raw.get("full") is None
+
+    def test_one_that_ended_before_it_was_created_does_not(self, raw: redis.Redis) -> None:
+        self.ended(raw, "a")
+        assert self.refused(raw, "b", self.now(raw) + 0.001) == 1
+
+    def test_an_end_counts_once(self, raw: redis.Redis) -> None:
+        self.ended(raw, "a")
+        self.refused(raw, "b", self.now(raw) + 0.001)
+        assert self.ended(raw, "a", "b") == 0
+        assert raw.get("full") == "no room"
+
+
 class TestUploadFinish:
     def finish(self, raw: redis.Redis, token: str = "", result: str = "", **fields: Any) -> Any:
         script = read_script(LEDGER, "upload_functions", "upload_finish")

@@ -6,6 +6,7 @@
     provider_uploads:batch_tokens:<profile>:<model> estimated tokens of our open jobs
     provider_uploads:batch_full:<profile>:<model>   what the service said when it had no room for a
                                                     job's tokens; there until the next try
+    provider_uploads:batch_freed:<profile>:<model>  when a job of ours that has ended last left room
 
 A list costs a request for every hundred jobs of the account, a single job one request. Whichever
 is cheaper is asked, and lists no more often than one request every ``list_every_s`` seconds.
@@ -19,13 +20,20 @@ from typing import Any, Final
 
 from provider_uploads import protocol
 from provider_uploads.ledger.connection import ROW_KEPT_S
+from provider_uploads.ledger.steps import reply
 from provider_uploads.ledger.uploads import Ledger
+from provider_uploads.lua import LuaScript
 from provider_uploads.providers.base import BatchCalls
-from provider_uploads.schemas import BatchJob
+from provider_uploads.schemas import BatchJob, JobPart
+
+_ENDED: Final = LuaScript("provider_uploads.fleet", "batch_ended")
+_REFUSED: Final = LuaScript("provider_uploads.fleet", "batch_refused")
 
 _AT: Final = "@at"
 _PAGES: Final = "@pages"
 _KEPT_S: Final = 3600
+#: No job is open for longer.
+_FREED_KEPT_S: Final = int(protocol.BATCH_EXPIRY_S)
 
 
 class BatchWatch:
@@ -54,24 +62,22 @@ class BatchWatch:
 
     def ended(self, profile: str, model: str, names: Sequence[str]) -> None:
         """Take note of jobs of ours that have ended: there is room for others."""
-        if not names:
-            return
-        with self._ledger.reached(), self._redis.pipeline() as pipe:
-            pipe.srem(_open_key(profile), *names)
-            pipe.hdel(_tokens_key(profile, model), *names)
-            pipe.srem(_active_key(profile), *names)
-            if any(pipe.execute()):
-                self._redis.delete(_full_key(profile, model))
+        if names:
+            given = [_FREED_KEPT_S, *names]
+            self._ledger.run(reply(_ENDED.command(_room_keys(profile, model), given)))
+
+    def refused(self, profile: str, model: str, job: JobPart, said: str, wait_s: float) -> None:
+        """Take note that the service had no room for a job's tokens: no other try for so long.
+
+        Where one of ours has ended since it was created, the next may be tried at once.
+        """
+        given = [job.name, job.created_at or 0.0, said, max(int(wait_s * 1000), 1)]
+        self._ledger.run(reply(_REFUSED.command(_room_keys(profile, model), given)))
 
     def tokens(self, profile: str, model: str) -> int:
         """Return the estimated tokens of our open jobs for one model."""
         with self._ledger.reached():
             return sum(map(int, self._redis.hvals(_tokens_key(profile, model))))
-
-    def full(self, profile: str, model: str, said: str, for_s: float) -> None:
-        """Take note that the service has no room for more tokens of a model, for so long."""
-        with self._ledger.reached():
-            self._redis.set(_full_key(profile, model), said, px=max(int(for_s * 1000), 1))
 
     def full_until(self, profile: str, model: str) -> tuple[str, float] | None:
         """Return what the service said, and when to try again (Redis's clock); None: now."""
@@ -162,6 +168,12 @@ def _open_key(profile: str) -> str:
 
 def _tokens_key(profile: str, model: str) -> str:
     return f"{protocol.KEY_PREFIX}batch_tokens:{profile}:{model.removeprefix('models/')}"
+
+
+def _room_keys(profile: str, model: str) -> list[str]:
+    freed = f"{protocol.KEY_PREFIX}batch_freed:{profile}:{model.removeprefix('models/')}"
+    ours, account = _open_key(profile), _active_key(profile)
+    return [ours, _tokens_key(profile, model), account, _full_key(profile, model), freed]
 
 
 def _full_key(profile: str, model: str) -> str:
