@@ -15,6 +15,7 @@ from celery.utils.log import get_task_logger
 from config.policy import policy
 from config.tiers import tier_of
 from provider_uploads.errors import ProviderUnavailableError, RateLimitedError, ServiceDownError
+from provider_uploads.fleet.asking import Asking
 from provider_uploads.fleet.attempts import Attempts
 from provider_uploads.fleet.batch_watch import BatchWatch
 from provider_uploads.fleet.breaker import Breaker, BreakerState
@@ -158,6 +159,12 @@ def attempts() -> Attempts:
 def polls() -> Polls:
     """Return what begins polls in this process's ledger."""
     return Polls(ledger(), limits(), _breaker())
+
+
+@cache
+def asking() -> Asking:
+    """Return what begins questions' requests in this process's ledger."""
+    return Asking(ledger(), limits())
 
 
 @cache

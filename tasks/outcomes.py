@@ -31,7 +31,7 @@ from provider_uploads.errors import (
 from provider_uploads.fleet.api_keys import published_keys
 from provider_uploads.ledger.finish import StoredResult
 from provider_uploads.ledger.state import UploadState
-from provider_uploads.schemas import Copy, ProviderFile, Stage, UploadRequest
+from provider_uploads.schemas import Copy, Record, Stage, UploadRequest
 from provider_uploads.settings import settings
 from provider_uploads.sources.staging import staging_at
 from tasks import canvases
@@ -179,11 +179,12 @@ def result_of(row: UploadState) -> dict[str, Any]:
     return row.result().model_dump(mode="json")
 
 
-def stored(task: Task[Any, Any], row: UploadState, file: ProviderFile, at: float) -> StoredResult:
-    """Return the result of an upload that ends at ``at``, as Celery stores it."""
-    result = row.activated(file, at).result().model_dump(mode="json")
+def stored(task: Task[Any, Any], result: Record) -> StoredResult:
+    """Return a task's result as Celery stores it."""
     backend: Any = task.backend
-    found: StoredResult = backend.success(str(task.request.id), result, task.request)
+    found: StoredResult = backend.success(
+        str(task.request.id), result.model_dump(mode="json"), task.request
+    )
     return found
 
 

@@ -70,7 +70,8 @@ def poll_until_active(
         file, error = _seen_or_polled(begun)
         if file is not None and file.state == Stage.ACTIVE:
             at = now + time.monotonic() - begun_at
-            ended = ledger().active(row, file, Finish(at, result=stored(self, row, file, at)))
+            result = stored(self, row.activated(file, at).result())
+            ended = ledger().active(row, file, Finish(at, result=result))
             if ended is None:  # cancelled at the last moment
                 return result_of(ledger().read(upload_id))
             is_stored(self)

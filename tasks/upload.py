@@ -234,7 +234,8 @@ def _recorded(
         raise UploadFailedError(file.name, file.state, file.error, file.provider)
     if file.state == Stage.ACTIVE:
         at = begun.at()
-        moved = ledger().active(row, file, Finish(at, lease, stored(task, row, file, at)))
+        result = stored(task, row.activated(file, at).result())
+        moved = ledger().active(row, file, Finish(at, lease, result))
     else:
         moved = ledger().processing(row, file, Finish(lease=lease))
     if moved is None:

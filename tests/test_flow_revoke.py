@@ -126,6 +126,22 @@ def test_a_question(
         queue.answer(ticket, timeout_s=10)
 
 
+def test_a_question_while_the_model_answers(
+    queue: UploadQueue, celery_setup: CeleryTestSetup, gemini: LocalGemini
+) -> None:
+    """The answer comes too late: nobody gets it."""
+    gemini.order_fault(Operation.GENERATE, FaultKind.STALL, stall_s=2)
+    ticket = queue.ask("What is it?")
+    asked = gemini.counters
+    wait_until(lambda: asked()["operations"]["generate"]["requests"] == 1, "the request")
+    celery_setup.app.control.revoke(ticket)
+    result = celery_setup.app.AsyncResult(ticket)
+    wait_until(result.ready, "the end of its task")
+    assert result.failed()
+    with pytest.raises(UploadCancelledError):
+        queue.answer(ticket, timeout_s=10)
+
+
 def test_what_has_ended_or_is_not_ours_stays(
     queue: UploadQueue, celery_setup: CeleryTestSetup, make_file: Callable[..., Path]
 ) -> None:

@@ -565,6 +565,116 @@ class TestUploadFinish:
         assert raw.exists("result") == 0
 
 
+class TestQuestionBegin:
+    KEYS = ("lease", "permits", "rates", "one", "two")
+
+    def begin(self, raw: redis.Redis, rate: int = 60, permit: str = "") -> Any:
+        names = ("limits_functions", "question_begin")
+        script = read_script(FLEET, *names, constants=limits.CONSTANTS)
+        args: list[Any] = ["mine", 20_000, "default", "generate", rate, permit]
+        return raw.eval(script, len(self.KEYS), *self.KEYS, *args)
+
+    @pytest.fixture(autouse=True)
+    def active(self, raw: redis.Redis) -> None:
+        raw.hset("one", mapping={"stage": "ACTIVE", "file": "a"})
+        raw.hset("two", mapping={"stage": "ACTIVE", "file": "b"})
+
+    def test_all_is_taken(self, raw: redis.Redis) -> None:
+        word, number, token, rows = self.begin(raw)
+        assert (word, number) == ("", "0")
+        assert token.startswith("0:")
+        assert rows == [["stage", "ACTIVE", "file", "a"], ["stage", "ACTIVE", "file", "b"]]
+        assert raw.get("lease") == "mine"
+        assert 19_000 < raw.pttl("lease") <= 20_000
+        assert raw.hget("permits", "next") is not None
+
+    @pytest.mark.parametrize("stage", ["QUEUED", "UPLOADING", "PROCESSING"])
+    def test_files_are_waited_for(self, raw: redis.Redis, stage: str) -> None:
+        raw.hset("two", "stage", stage)
+        assert self.begin(raw) == ["files", "1", "", []]
+        assert raw.exists("lease", "permits") == 0
+
+    @pytest.mark.parametrize("stage", ["FAILED", "TIMED_OUT", "CANCELLED", "of a newer version"])
+    def test_one_without_a_file_is_told_of_before_others_are_waited_for(
+        self, raw: redis.Redis, stage: str
+    ) -> None:
+        raw.hset("one", "stage", "QUEUED")
+        raw.hset("two", "stage", stage)
+        assert self.begin(raw) == ["ended", "1", "", [["stage", stage, "file", "b"]]]
+        assert raw.exists("lease", "permits") == 0
+
+    def test_one_that_is_not_there(self, raw: redis.Redis) -> None:
+        raw.delete("two")
+        assert self.begin(raw) == ["unknown", "1", "", []]
+
+    def test_one_at_a_time(self, raw: redis.Redis) -> None:
+        raw.set("lease", "theirs")
+        assert self.begin(raw) == ["leased", "0", "", []]
+        assert raw.get("lease") == "theirs"
+        assert raw.exists("permits") == 0
+
+    def test_a_permit_is_waited_for_without_the_lease(self, raw: redis.Redis) -> None:
+        token = self.begin(raw)[2]
+        raw.delete("lease")
+        before = raw.hgetall("permits")
+        word, wait, none, _ = self.begin(raw)
+        assert (word, none) == ("permit", "")
+        assert 0.9 < float(wait) < 1.1
+        assert raw.exists("lease") == 0
+        assert raw.hgetall("permits") == before
+        assert self.begin(raw, permit=token)[:3] == ["", "0", token]
+        assert raw.get("lease") == "mine"
+        assert raw.hgetall("permits") == before
+
+
+class TestQuestionFinish:
+    def finish(
+        self, raw: redis.Redis, field: str = "answer", token: str = "mine", result: str = "{}"
+    ) -> Any:
+        script = read_script(LEDGER, "question_finish")
+        keys = ("question", "open", "lease", "result")
+        return raw.eval(script, 4, *keys, "t", field, "[]", 60, token, result, 30)
+
+    @pytest.fixture(autouse=True)
+    def asked(self, raw: redis.Redis) -> None:
+        raw.hset("question", "question", "{}")
+        raw.zadd("open", {"t": 1, "another": 2})
+        raw.set("lease", "mine")
+
+    def test_all_of_it(self, raw: redis.Redis) -> None:
+        listener = raw.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        listener.subscribe("result")
+        assert self.finish(raw) == 1
+        assert raw.hgetall("question") == {"question": "{}", "answer": "[]"}
+        assert 0 < raw.ttl("question") <= 60
+        assert raw.zrange("open", 0, -1) == ["another"]
+        assert raw.exists("lease") == 0
+        assert raw.get("result") == "{}"
+        assert 0 < raw.ttl("result") <= 30
+        told = [listener.get_message(timeout=1) for _ in range(2)]
+        assert [one["data"] for one in told if one] == ["{}"]
+        listener.close()
+
+    def test_a_bad_end_has_neither_lease_nor_result(self, raw: redis.Redis) -> None:
+        assert self.finish(raw, "error", "", "") == 1
+        assert raw.hget("question", "error") == "[]"
+        assert raw.get("lease") == "mine"
+        assert raw.exists("result") == 0
+
+    @pytest.mark.parametrize("before", ["answer", "error"])
+    def test_the_first_end_counts(self, raw: redis.Redis, before: str) -> None:
+        raw.hset("question", before, "it")
+        assert self.finish(raw) == 0
+        assert raw.hgetall("question") == {"question": "{}", before: "it"}
+        assert raw.exists("lease", "result") == 0
+        assert raw.zrange("open", 0, -1) == ["another"]
+
+    def test_a_lease_of_somebody_else_stays(self, raw: redis.Redis) -> None:
+        raw.set("lease", "theirs")
+        assert self.finish(raw) == 1
+        assert raw.get("lease") == "theirs"
+
+
 class TestAttemptBegin:
     KEYS = ("row", "open", "lease", "breaker", "permits", "rates", "files", "bytes")
 

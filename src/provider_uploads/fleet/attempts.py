@@ -26,7 +26,7 @@ from provider_uploads.schemas import UploadRequest
 
 
 class Obstacle(StrEnum):
-    """What does not allow an attempt now."""
+    """What does not allow an attempt, or a question, now."""
 
     #: The ledger knows no such upload.
     UNKNOWN = "unknown"
@@ -40,6 +40,10 @@ class Obstacle(StrEnum):
     STORAGE = "storage"
     #: The rate limit allows none for so many seconds.
     PERMIT = "permit"
+    #: A question's files are not ACTIVE yet.
+    FILES = "files"
+    #: One of them ended without a file.
+    ENDED = "ended"
 
 
 @dataclass(frozen=True, slots=True)

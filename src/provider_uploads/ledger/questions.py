@@ -13,10 +13,15 @@ from typing import Any, Final, cast
 
 from provider_uploads import errors, protocol
 from provider_uploads.ledger.connection import ROW_KEPT_S, Connection
+from provider_uploads.ledger.finish import StoredResult
+from provider_uploads.ledger.lease import Lease, lease_key
 from provider_uploads.ledger.steps import Command, Steps, reply
+from provider_uploads.lua import LuaScript
 from provider_uploads.profiles import DEFAULT_PROFILE
 from provider_uploads.questions import Answer, Question
 from provider_uploads.schemas import stored
+
+_FINISH: Final = LuaScript("provider_uploads.ledger", "question_finish")
 
 #: The questions without an end, by the time somebody last took care of them.
 OPEN_KEY: Final = f"{protocol.KEY_PREFIX}open_questions"
@@ -97,23 +102,40 @@ class Questions:
             found = self._connection.redis.zmscore(OPEN_KEY, [*tickets]) if tickets else []
         return {ticket for ticket, at in zip(tickets, found, strict=True) if at is not None}
 
-    def answered(self, answer: Answer) -> None:
-        """Record the good end."""
-        self._end(answer.ticket, "answer", answer.model_dump_json())
+    def answered(self, answer: Answer, lease: Lease, result: StoredResult) -> Answer:
+        """Record the good end, with Celery's result, and give the lease back; return the answer.
+
+        Where it had ended before, what counts is that: its answer, or raises what ended it.
+        """
+        text = answer.model_dump_json()
+        if self._end(answer.ticket, "answer", text, lease.token, result):
+            lease.released()
+            return answer
+        lease.released()
+        _, before = self.read(answer.ticket)
+        return before or answer
 
     def failed(
         self, ticket: str, error: errors.ProviderUploadsError
     ) -> errors.ProviderUploadsError:
-        """Record the bad end; return it."""
+        """Record the bad end, unless it has one; return it."""
         self._end(ticket, "error", json.dumps(error.as_record()))
         return error
 
-    def _end(self, ticket: str, field: str, value: str) -> None:
-        with self._connection.reached(), self._connection.redis.pipeline() as pipe:
-            pipe.hset(_key(ticket), field, value)
-            pipe.expire(_key(ticket), ROW_KEPT_S)
-            pipe.zrem(OPEN_KEY, ticket)
-            pipe.execute()
+    def _end(
+        self,
+        ticket: str,
+        field: str,
+        value: str,
+        token: str = "",
+        result: StoredResult | None = None,
+    ) -> bool:
+        """Write an end down; return whether it is the first."""
+        key = _key(ticket)
+        keys = [key, OPEN_KEY, lease_key(ticket), result.key if result else key]
+        stored_ = (result.text, result.kept_s) if result else ("", 0)
+        command = _FINISH.command(keys, [ticket, field, value, ROW_KEPT_S, token, *stored_])
+        return bool(self._connection.run(reply(command)))
 
     def unmoved(self, quiet_s: float, most: int = 10_000) -> list[str]:
         """Return questions without an end that nobody has touched for ``quiet_s`` seconds."""
