@@ -38,7 +38,7 @@ class Browser:
     def text(self, css: str = "body") -> str:
         return self.find(css).text
 
-    def until(self, condition: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
+    def until(self, condition: Callable[[], T], what: str, timeout_s: float = 60.0) -> T:
         """Wait for a condition, while the page may change under it."""
 
         def met() -> T | None:

@@ -143,7 +143,7 @@ def flower(tmp_path: Path, default_worker_env: dict[str, str]) -> Iterator[httpx
     node = Process(argv, name="flower", folder=tmp_path, env=env, cwd=ROOT)
     url = f"http://127.0.0.1:{port}"
     with httpx2.Client(base_url=url, auth=("operator", "pass"), timeout=20) as client:
-        wait_until(lambda: b"Visit me at" in node.logs(), "Flower", 30)
+        wait_until(lambda: b"Visit me at" in node.logs(), "Flower")
         yield client
     node.kill()
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parents[1]
 #: A node that takes longer to start is a failure; a busy machine needs a few seconds.
-START_S = 30.0
+START_S = 60.0
 STOP_S = 10.0
 
 
@@ -38,7 +38,7 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 15.0) -> T:
+def wait_until(condition: Callable[[], T], what: str, timeout_s: float = 60.0) -> T:
     """Return the first true value of ``condition()``; fail with ``what`` when time is up."""
     deadline = time.monotonic() + timeout_s
     while True:

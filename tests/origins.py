@@ -134,7 +134,7 @@ class S3:
         }
 
     def __enter__(self) -> Self:
-        wait_until(lambda: b"Running on" in self._process.logs(), "an S3 server", 30)
+        wait_until(lambda: b"Running on" in self._process.logs(), "an S3 server")
         self.put("bucket")
         return self
 

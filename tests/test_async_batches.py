@@ -44,7 +44,7 @@ def test_to_the_end(default_redis_broker: RedisProcess, tmp_path: Path) -> None:
             place = tmp_path / "out.jsonl"
             written = await queue.batch(REQUESTS, model=MODEL, results=place)
             for ticket in (kept, written):
-                result = await queue.batch_result(ticket, timeout_s=40)
+                result = await queue.batch_result(ticket, timeout_s=60)
                 assert (result.state, result.counts.failed) == ("SUCCEEDED", 0)
                 assert await keys(queue.batch_answers(ticket)) == ["k0", "k1", "k2"]
                 assert (await queue.batch_status(ticket)).stage is BatchStage.SUCCEEDED
@@ -63,7 +63,7 @@ def test_cancelled(default_redis_broker: RedisProcess, gemini: LocalGemini) -> N
             ticket = await queue.batch(REQUESTS, model=MODEL)
             assert not (await queue.batch_cancel(ticket)).ended
             with pytest.raises(BatchCancelledError):
-                await queue.batch_result(ticket, timeout_s=20)
+                await queue.batch_result(ticket, timeout_s=60)
             with pytest.raises(UnknownTicketError, match="no batch is known"):
                 await queue.batch_status("f" * 32)
             with pytest.raises(UnknownTicketError, match="no upload or batch is known"):

@@ -40,7 +40,7 @@ def test_each_stage_and_the_bytes(
             tickets = await queue.submit_many(
                 [make_file(f"{n}.mp4") for n in range(3)], poll_s=0.1, jitter_s=0
             )
-            return [status async for status in queue.events(tickets, timeout_s=30)]
+            return [status async for status in queue.events(tickets, timeout_s=60)]
 
     seen = asyncio.run(follow())
     last = {status.ticket: status.stage for status in seen}
@@ -54,7 +54,7 @@ def test_nothing_is_missed_between_the_first_look_and_the_subscription(
     async def follow() -> dict[str, Stage]:
         async with AsyncUploadQueue(redis_url) as queue:
             tickets = [await queue.submit(make_file()) for _ in range(50)]
-            listening = queue.events(tickets, timeout_s=20)
+            listening = queue.events(tickets, timeout_s=60)
             assert (await anext(listening)).stage is Stage.QUEUED
             for ticket in tickets:
                 threading.Thread(target=ledger.cancelled, args=(ticket,)).start()
@@ -94,8 +94,8 @@ class TestManyReaders:
         async def read() -> None:
             async with AsyncUploadQueue(redis_url) as queue:
                 one, two = [await queue.submit(make_file()) for _ in range(2)]
-                streams = [queue.events([one, two], timeout_s=20) for _ in range(10)]
-                staying = queue.events([one], timeout_s=20)
+                streams = [queue.events([one, two], timeout_s=60) for _ in range(10)]
+                staying = queue.events([one], timeout_s=60)
                 for stream in (*streams, staying):
                     await anext(stream)
                 for stream in streams:
@@ -103,7 +103,7 @@ class TestManyReaders:
                 await until(lambda: len(ledger.redis.pubsub_channels()) == 1, "one channel")
                 assert ledger.cancelled(one)
                 assert (await anext(staying)).stage is Stage.CANCELLED
-                again = queue.events([two], timeout_s=20)  # while the last one is being closed
+                again = queue.events([two], timeout_s=60)  # while the last one is being closed
                 await anext(again)
                 assert ledger.cancelled(two)
                 assert (await anext(again)).stage is Stage.CANCELLED
@@ -185,7 +185,7 @@ class TestRedisTrouble:
         async def use(node: RedisProcess) -> None:
             async with AsyncUploadQueue(node.url) as queue:
                 ticket = await queue.submit(make_file())
-                stream = queue.events([ticket], timeout_s=30)
+                stream = queue.events([ticket], timeout_s=60)
                 assert (await anext(stream)).stage is Stage.QUEUED
                 await asyncio.to_thread(node.kill_now)
                 await asyncio.to_thread(node._container.restart)

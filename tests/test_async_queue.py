@@ -88,7 +88,7 @@ class TestARoad:
                 ]
                 staged = [await queue.submit_stream(one, **quick) for one in streams]
                 results = [
-                    await queue.result(one, timeout_s=30) for one in (ticket, *many, *staged)
+                    await queue.result(one, timeout_s=60) for one in (ticket, *many, *staged)
                 ]
                 assert {result.state for result in results} == {"ACTIVE"}
                 assert [result.size_bytes for result in results[3:]] == [len(CONTENT)] * 3
@@ -99,7 +99,7 @@ class TestARoad:
                 assert [status.ticket for status in page.uploads] == [ticket]
                 asked = await queue.ask("What are these?", tickets=[ticket, many[0]])
                 assert (await queue.question(asked)).uploads == (ticket, many[0])
-                answer = await queue.answer(asked, timeout_s=30)
+                answer = await queue.answer(asked, timeout_s=60)
                 assert "a.txt" in answer.text
                 assert await queue.cancel(ticket) is Stage.ACTIVE
                 assert await queue.delete(ticket) is Stage.ACTIVE
@@ -241,7 +241,7 @@ class TestTheLoopIsFree:
                     lambda: queue.statuses([ticket] * 300),
                     lambda: queue.list(),
                     lambda: queue.cancel(ticket),
-                    lambda: queue.result(ticket, timeout_s=30),
+                    lambda: queue.result(ticket, timeout_s=60),
                     *[lambda: queue.status(ticket)] * 300,  # a crowd is told as soon
                 ]
                 async with watched() as longest:

@@ -55,7 +55,7 @@ def test_a_hundred_thousand_lines(
     queue: UploadQueue, celery_setup: CeleryTestSetup, gemini: LocalGemini, tmp_path: Path
 ) -> None:
     warm = queue.batch(write(tmp_path / "small.jsonl", 10), model=MODEL)
-    queue.batch_result(warm, timeout_s=30)
+    queue.batch_result(warm, timeout_s=60)
     idle = psutil.Process(celery_setup.worker.container.pid).memory_info().rss
     path = write(tmp_path / "in.jsonl", 100_000)
     ticket = queue.batch(path, model=MODEL, results=tmp_path / "out.jsonl")
@@ -83,7 +83,7 @@ def test_three_hundred_files_given_as_paths(
     assert (result.counts.requests, result.counts.failed) == (300, 0)
     for path, answer in zip(paths, queue.batch_answers(ticket), strict=True):
         assert path.name in str(answer.response)
-    wait_until(lambda: nothing_left(gemini), "no file and no job left", 60)
+    wait_until(lambda: nothing_left(gemini), "no file and no job left")
 
 
 class TestKills:

@@ -121,7 +121,7 @@ class TestNamedWithTheJob:
         keys = f"{gemini.url}/.well-known/jwks.json"
         app.webhooks, app.queue = BatchWebhooks(audience=app.url, jwks_url=keys), queue
         ticket = queue.batch(asked(1), model=MODEL)
-        queue.batch_result(ticket, timeout_s=30)
+        queue.batch_result(ticket, timeout_s=60)
         assert app.woken == [ticket]
 
 

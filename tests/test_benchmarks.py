@@ -33,7 +33,7 @@ def test_a_quick_run_prints_figures_with_their_peers(name: str) -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

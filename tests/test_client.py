@@ -406,7 +406,7 @@ def calls(client: UploadQueue, path: Path, ticket: str = "0" * 32) -> list[Calla
         lambda: client.submit(path),
         lambda: client.submit_many([path, path]),
         lambda: client.status(ticket),
-        lambda: client.result(ticket, timeout_s=30),
+        lambda: client.result(ticket, timeout_s=60),
     ]
 
 
@@ -420,7 +420,7 @@ def run(code: str, *, folder: Path | None = None, **env: str) -> str:
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

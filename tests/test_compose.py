@@ -258,7 +258,9 @@ class TestFlowerConfig:
         pytest.importorskip("flower")
 
     def test_without_a_login_flower_says_one_line_and_does_not_start(self) -> None:
-        ended = subprocess.run(_flower_argv(), cwd=HOME, capture_output=True, text=True, timeout=60)
+        ended = subprocess.run(
+            _flower_argv(), cwd=HOME, capture_output=True, text=True, timeout=120
+        )
         assert ended.returncode == 1
         assert ended.stderr.splitlines() == [
             f"Flower needs a login: set {self.NAME}=user:password (several: a:b,c:d)."
@@ -308,7 +310,7 @@ class TestFlowerConfig:
         }
         process = subprocess.Popen(_flower_argv(), cwd=HOME, env=env, stderr=subprocess.DEVNULL)
         try:
-            wait_until(lambda: _status(port, "/healthcheck") == 200, "Flower to answer", 30)
+            wait_until(lambda: _status(port, "/healthcheck") == 200, "Flower to answer")
             for page in ("/", "/tasks", "/api/workers"):
                 assert _status(port, page) == 401
                 assert _status(port, page, "ops:wrong") == 401

@@ -140,7 +140,7 @@ class TestProcessing:
         options = {**QUICK, "timeout_s": 60.0}
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(upload_and_wait_active, make_file("clip.mp4"), **options)
-            wait_until(lambda: looks() >= 5, "looks that see PROCESSING", 30)
+            wait_until(lambda: looks() >= 5, "looks that see PROCESSING")
             gemini.advance_clock(3600)
             result = waiting.result(timeout=30)
         assert result.polls == looks() >= 5

@@ -186,7 +186,7 @@ def run(command: str, folder: Path, env: dict[str, str]) -> str:
         env=env,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -607,7 +607,7 @@ class TestThisMachine:
             cwd=ROOT,
         )
         try:
-            wait_until(lambda: line("flower").verdict is OK, "Flower answers", 30)
+            wait_until(lambda: line("flower").verdict is OK, "Flower answers")
         finally:
             flower.stop()
         # Something else answers there.
@@ -767,7 +767,7 @@ def test_the_page_for_operators(house: House, number: int) -> None:
         env=env,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert words(done.stdout) == words(shown), done.stdout + done.stderr
     assert done.returncode == (0 if "All is well." in shown else 2)

@@ -162,7 +162,7 @@ def emulator(tmp_path: Path) -> Iterator[tuple[psutil.Process, httpx2.Client]]:
     node = Process(argv, name="emulator", folder=tmp_path, env={}, cwd=ROOT)
     key = {"x-goog-api-key": "k"}
     with httpx2.Client(base_url=f"http://127.0.0.1:{port}", headers=key, timeout=30) as client:
-        wait_until(lambda: b"control at" in node.logs(), "the emulator", 30)
+        wait_until(lambda: b"control at" in node.logs(), "the emulator")
         yield psutil.Process(node.process.pid), client
     node.kill()
     node.process.wait()

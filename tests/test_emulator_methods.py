@@ -114,7 +114,7 @@ def test_the_fixture_of_the_page(tmp_path: Path) -> None:
     (tmp_path / "test_page.py").write_text(indented("pytest, where") + TEST)
     argv = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"]
     done = subprocess.run(
-        argv, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        argv, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stdout
 

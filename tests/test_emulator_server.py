@@ -148,7 +148,7 @@ def test_the_command_says_that_a_port_is_taken(tmp_path: Path) -> None:
             [sys.executable, "-m", "provider_uploads.emulator", "--port", port],
             capture_output=True,
             text=True,
-            timeout=20,
+            timeout=120,
         )
     assert ended.returncode == 1
     assert f"port {port}" in ended.stderr

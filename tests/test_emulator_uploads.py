@@ -87,7 +87,7 @@ def received(reply: httpx2.Response) -> int:
     return int(reply.headers["x-goog-upload-size-received"])
 
 
-def eventually(condition: Callable[[], Any], timeout_s: float = 5) -> Any:
+def eventually(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
     end = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < end, "it did not happen"

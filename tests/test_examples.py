@@ -41,8 +41,8 @@ class Example:
             env={"PATH": scripts, "PORT": str(port), "PROVIDER_UPLOADS_ENV_FILE": "", **env},
         )
         shown = said.replace("8000", str(port)).encode()
-        wait_until(lambda: shown in self.process.logs(), "what its README shows", 60)
-        wait_until(self.answers, "its first page", 30)
+        wait_until(lambda: shown in self.process.logs(), "what its README shows")
+        wait_until(self.answers, "its first page")
 
     def answers(self) -> bool:
         try:

@@ -170,7 +170,7 @@ def test_the_commands(gemini: LocalGemini, make_file: Callable[..., Path]) -> No
             env={**os.environ, "COLUMNS": "160"},
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=120,
             check=False,
         )
         assert "Traceback" not in done.stderr

@@ -97,7 +97,7 @@ def test_ten_batches_at(
         if instant.operation == "get_batch":
             for job in jobs:  # as a webhook does: each is asked for alone
                 queue.batch_wake(job)
-    wait_until(lambda: hanging(gemini) == instant.at_once, f"{instant} hangs", 60)
+    wait_until(lambda: hanging(gemini) == instant.at_once, f"{instant} hangs")
     first.kill_now()
     if instant.running:
         for job in jobs:
@@ -127,5 +127,5 @@ def all_running(queue: UploadQueue, tickets: list[str]) -> list[str]:
         statuses = [queue.batch_status(ticket) for ticket in tickets]
         return [job for one in statuses if one.state == "RUNNING" for job in one.jobs]
 
-    wait_until(lambda: len(found()) == JOBS, "all run", 60)
+    wait_until(lambda: len(found()) == JOBS, "all run")
     return found()

@@ -169,7 +169,7 @@ def test_a_step_survives_both_workers(
     ticket = canvas.ticket_of(parent_of(done))
     wait_until(lambda: [u for u in queue.list().uploads if u.ticket == ticket], "submitted")
     shop.worker.kill("SIGKILL")
-    queue.result(ticket, timeout_s=20)
+    queue.result(ticket, timeout_s=60)
     shop.worker.restart()
     assert done.get(timeout=40).startswith("a.txt is ACTIVE")
 
@@ -205,7 +205,7 @@ def test_a_batch_between_two_tasks(
     assert (result["state"], result["counts"]["succeeded"]) == ("SUCCEEDED", 3)
     assert [answer.key for answer in queue.batch_answers(result["ticket"])] == ["k0", "k1", "k2"]
     assert queue.batch_list()[0].ticket == canvas.ticket_of(step.id) == result["ticket"]
-    wait_until(lambda: nothing_left(gemini), "nothing left", 30)
+    wait_until(lambda: nothing_left(gemini), "nothing left")
     inline = canvas.batch([{"contents": "Hi"}], model=MODEL, broker="shop").apply_async()
     assert inline.get(timeout=60)["counts"]["requests"] == 1
     gemini.batches.order(state="BATCH_STATE_FAILED", error={"code": 3, "message": "bad"})

@@ -28,7 +28,7 @@ class TestARoad:
         self, queue: UploadQueue, make_file: Callable[..., Path]
     ) -> None:
         ticket = queue.submit(make_file("a.mp4", 6 * MIB), poll_s=0.1)
-        seen = list(queue.events([ticket], timeout_s=30))
+        seen = list(queue.events([ticket], timeout_s=60))
         stages = list(dict.fromkeys(status.stage for status in seen))
         assert stages[-3:] == [Stage.UPLOADING, Stage.PROCESSING, Stage.ACTIVE]
         sent = [status.sent_bytes for status in seen]
@@ -41,7 +41,7 @@ class TestARoad:
     ) -> None:
         gemini.order_fault(Operation.UPLOAD, FaultKind.FILE_FAILED, match="1.mp4")
         tickets = queue.submit_many([make_file(f"{n}.mp4") for n in range(3)], poll_s=0.1)
-        last = {status.ticket: status.stage for status in queue.events(tickets, timeout_s=30)}
+        last = {status.ticket: status.stage for status in queue.events(tickets, timeout_s=60)}
         assert [last[ticket] for ticket in tickets] == [Stage.ACTIVE, Stage.FAILED, Stage.ACTIVE]
         # What has ended is said once, and nothing is waited for.
         assert [status.stage for status in queue.events(tickets)] == [last[t] for t in tickets]
@@ -63,7 +63,7 @@ def test_nothing_is_missed_between_the_first_look_and_the_subscription(
         path = make_file()
         tickets = [queue.submit(path) for _ in range(50)]
         enders = [threading.Thread(target=ledger.cancelled, args=(ticket,)) for ticket in tickets]
-        listening = queue.events(tickets, timeout_s=20)
+        listening = queue.events(tickets, timeout_s=60)
         first = next(listening)
         assert first.stage is Stage.QUEUED
         for ender in enders:

@@ -15,7 +15,7 @@ from provider_uploads.schemas import Copy
 from tests.conftest import KEY
 from tests.nodes import WorkerProcess, wait_until
 
-WAIT_S = 30
+WAIT_S = 60
 
 
 def requests(gemini: LocalGemini, operation: Operation) -> int:

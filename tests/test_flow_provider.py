@@ -74,7 +74,7 @@ def test_from_submit_to_active_to_deleted_to_swept(
 ) -> None:
     path = make_file("a.txt", 300_000)
     ticket = queue.submit(path, profile="archive", **quick)
-    result = queue.result(ticket, timeout_s=15)
+    result = queue.result(ticket, timeout_s=60)
     assert (result.provider, result.id, result.state) == ("folder", file_name(ticket, 0), "ACTIVE")
     assert result.polls >= 1  # it was processed first
     assert (kept / file_name(ticket, 0).removeprefix("files/")).read_bytes() == path.read_bytes()

@@ -18,7 +18,7 @@ from provider_uploads.settings import settings
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, wait_until
 
-WAIT_S = 30
+WAIT_S = 60
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from tests.nodes import RedisProcess, WorkerProcess, wait_until
 pytestmark = pytest.mark.slow
 
 MIB = 1024**2
-WAIT_S = 30
+WAIT_S = 60
 
 
 @pytest.fixture

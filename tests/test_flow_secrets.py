@@ -83,11 +83,11 @@ def test_neither_a_key_nor_a_session_url(
     ]
     tickets.append(queue.submit(make_file("d.mp4", 700_000), profile="second", poll_s=0.1))
     asked = queue.ask("Anything?", tickets=tickets[:2])
-    assert queue.answer(asked, timeout_s=20).files == 2
+    assert queue.answer(asked, timeout_s=60).files == 2
     for ticket in (*tickets[:2], tickets[3]):
-        assert queue.result(ticket, timeout_s=20).state == "ACTIVE"
+        assert queue.result(ticket, timeout_s=60).state == "ACTIVE"
     with pytest.raises(UploadInactiveError):
-        queue.result(tickets[2], timeout_s=20)
+        queue.result(tickets[2], timeout_s=60)
     wait_until(lambda: len(gemini.files()) == 3, "the deletion")
     wait_until(lambda: any("celery-task-meta" in command for command in traffic), "a result")
 

@@ -67,7 +67,7 @@ def test_s3_and_https_become_active_with_equal_hashes(
     tickets = queue.submit_many(urls, **quick)
     assert queue.status(tickets[0]).size_bytes in {None, len(CONTENT)}
     for ticket, url, name in zip(tickets, urls, ("a ü?#.mp4", "clip.mp4"), strict=True):
-        result = queue.result(ticket, timeout_s=30)
+        result = queue.result(ticket, timeout_s=60)
         assert (result.sha256, result.size_bytes) == (SHA256, len(CONTENT))
         assert (result.display_name, result.mime_type) == (name, "video/mp4")
         status = queue.status(ticket)
@@ -86,9 +86,9 @@ def test_a_broken_connection_is_tried_again_and_another_version_is_not_mixed_in(
     origin.always = lambda to: next(answers[to.path])(to)
     gemini.order_fault(Operation.UPLOAD, FaultKind.RESET, match="clip.mp4", after_bytes=7_000_000)
     clip, changed = queue.submit_many([f"{origin.url}{path}" for path in answers], **quick)
-    assert queue.result(clip, timeout_s=30).sha256 == SHA256
+    assert queue.result(clip, timeout_s=60).sha256 == SHA256
     with pytest.raises(SourceChangedError):
-        queue.result(changed, timeout_s=30)
+        queue.result(changed, timeout_s=60)
     wait_until(lambda: queue.status(changed).copy_at_provider == "deleted", "the clean-up")
     assert len(gemini.files()) == 1
 
@@ -107,7 +107,7 @@ def test_what_is_refused_says_why(
     tickets = queue.submit_many([url for url, *_ in refusals])
     for ticket, (_, error, said) in zip(tickets, refusals, strict=True):
         with pytest.raises(error, match=said):
-            queue.result(ticket, timeout_s=20)
+            queue.result(ticket, timeout_s=60)
     assert gemini.counters()["operations"]["start"]["requests"] == 0
 
 
@@ -136,10 +136,10 @@ class TestSecrets:
         good, bad = queue.submit_many(
             [f"{secret}/a.mp4?{SIGNED}", f"{secret}/missing.mp4?{SIGNED}"], **quick
         )
-        assert queue.result(good, timeout_s=30).sha256 == SHA256
+        assert queue.result(good, timeout_s=60).sha256 == SHA256
         with pytest.raises(SourceNotFoundError) as caught:
-            queue.result(bad, timeout_s=20)
-        queue.result(queue.submit(s3_server.put("bucket/log.txt", b"x")), timeout_s=20)
+            queue.result(bad, timeout_s=60)
+        queue.result(queue.submit(s3_server.put("bucket/log.txt", b"x")), timeout_s=60)
         assert origin.requests[0][0].endswith(SIGNED)
         assert origin.requests[0][1]["Authorization"].startswith("Basic ")
         wait_until(lambda: any("celery-task-meta" in line for line in traffic), "a result")
@@ -188,10 +188,10 @@ def test_staged_copies_are_gone_at_every_end(
     (staging / stuck_there).mkdir()
     celery_setup.worker.kill("SIGCONT")
 
-    result = queue.result(good, timeout_s=30)
+    result = queue.result(good, timeout_s=60)
     assert (result.sha256, result.mime_type) == (SHA256, "video/mp4")
     assert result.display_name == "a clip"
-    assert queue.result(note, timeout_s=30).polls == 0
+    assert queue.result(note, timeout_s=60).polls == 0
     for ticket, error, stage in (
         (failed, UploadFailedError, Stage.FAILED),
         (stuck, UploadInactiveError, Stage.TIMED_OUT),
@@ -200,7 +200,7 @@ def test_staged_copies_are_gone_at_every_end(
         (stuck_there, SourceKindError, Stage.FAILED),
     ):
         with pytest.raises(error):
-            queue.result(ticket, timeout_s=30)
+            queue.result(ticket, timeout_s=60)
         assert queue.status(ticket).stage is stage
     wait_until(lambda: f"{protocol.UNSTAGE}[" in celery_setup.worker.logs(), "a second try")
     (staging / stuck_there).rmdir()
@@ -223,7 +223,7 @@ class TestStagedInABucket:
         monkeypatch.setenv("PROVIDER_UPLOADS_STAGING", "s3://bucket/staging")
         settings.cache_clear()
         ticket = queue.submit_stream(io.BytesIO(CONTENT), filename="clip.mp4", **quick)
-        assert queue.result(ticket, timeout_s=20).sha256 == SHA256
+        assert queue.result(ticket, timeout_s=60).sha256 == SHA256
         wait_until(lambda: not s3.has(f"bucket/staging/{ticket}"), "the removal")
 
 
@@ -242,7 +242,7 @@ class TestRegistered:
         self, queue: UploadQueue, gemini: LocalGemini, quick: dict[str, Any]
     ) -> None:
         ticket = queue.submit("gs://bucket/folder/clip.mp4", **quick)
-        result = queue.result(ticket, timeout_s=30)
+        result = queue.result(ticket, timeout_s=60)
         assert (result.state, result.mime_type) == ("ACTIVE", "video/mp4")
         (file,) = gemini.files()
         assert (file["name"], file["source"]) == (result.id, "REGISTERED")
@@ -254,6 +254,6 @@ class TestRegistered:
     ) -> None:
         gemini.order_fault(Operation.REGISTER, FaultKind.UNAVAILABLE)
         ticket = queue.submit("gs://bucket/a.mp4", **quick)
-        assert queue.result(ticket, timeout_s=30).state == "ACTIVE"
+        assert queue.result(ticket, timeout_s=60).state == "ACTIVE"
         with pytest.raises(SourceSchemeError):
-            queue.result(queue.submit("s3://bucket/a.mp4"), timeout_s=30)
+            queue.result(queue.submit("s3://bucket/a.mp4"), timeout_s=60)

@@ -23,7 +23,7 @@ from tests.conftest import KEY, profile_at
 from tests.nodes import RedisProcess, WorkerProcess, wait_until
 from tests.receiver import SECRET, Receiver
 
-WAIT_S = 30
+WAIT_S = 60
 #: Two of them wait by countdown: they are too few.
 MANY = 10
 

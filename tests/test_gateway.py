@@ -178,7 +178,7 @@ class TestQueue:
     ) -> None:
         path = make_file("in.jsonl", 12 * MIB)
         tickets = [queue.submit(path, profile=name, **quick) for name in ("default", "openai")]
-        here, there = (queue.result(ticket, timeout_s=20) for ticket in tickets)
+        here, there = (queue.result(ticket, timeout_s=60) for ticket in tickets)
         assert (here.provider, there.provider) == ("google", "openai")
         assert here.sha256 == there.sha256
         assert there.size_bytes == 12 * MIB
@@ -195,7 +195,7 @@ class TestQueue:
         gemini.order_fault(Operation.UPLOAD, FaultKind.FILE_STUCK)
         ticket = queue.submit(make_file(), profile="openai", **{**quick, "timeout_s": 0.5})
         with pytest.raises(UploadInactiveError):
-            queue.result(ticket, timeout_s=20)
+            queue.result(ticket, timeout_s=60)
         with Files(profile="openai") as files:
             wait_until(lambda: not [*files.list()], "the deletion")
 
@@ -204,10 +204,10 @@ class TestQueue:
     ) -> None:
         ticket = queue.submit(make_file(), profile="anthropic")
         with pytest.raises(Unsupported, match="anthropic cannot upload files here"):
-            queue.result(ticket, timeout_s=20)
+            queue.result(ticket, timeout_s=60)
         ticket = queue.submit(make_file(), profile="nobody")
         with pytest.raises(ConfigurationError, match="no profile 'nobody' here"):
-            queue.result(ticket, timeout_s=20)
+            queue.result(ticket, timeout_s=60)
         assert not asked(gemini)
 
     def test_a_key_does_not_travel(

@@ -345,7 +345,7 @@ class TestWithoutThePackage:
                 env={**os.environ, "PYTHONPATH": str(shadow), **env},
                 capture_output=True,
                 text=True,
-                timeout=60,
+                timeout=120,
                 check=False,
             )
 

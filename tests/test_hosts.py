@@ -106,7 +106,7 @@ def test_a_web_app_with_the_oldest_celery_enqueues(
     env = {"PROVIDER_UPLOADS_REDIS_URL": default_redis_broker.url, "FILE": str(path)}
     ticket = oldest.run("-c", HOSTS[host], cwd=folder, **env).strip()
     assert re.fullmatch(r"[0-9a-f]{32}", ticket)
-    assert queue.result(ticket, timeout_s=20).state == "ACTIVE"
+    assert queue.result(ticket, timeout_s=60).state == "ACTIVE"
     assert oldest.run("-c", "import celery; print(celery.__version__)").strip() == "5.4.0"
 
 
@@ -118,7 +118,7 @@ def test_the_command_line_runs_where_django_is_set_up(oldest: Environment, tmp_p
         env={**env, "PROVIDER_UPLOADS_REDIS_URL": "redis://127.0.0.1:1/0"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 3
@@ -156,7 +156,7 @@ class TestEverything:
         node.stop()
 
     def test_up_brings_a_file_to_active(self, everything: Environment, up: Process) -> None:
-        wait_until(lambda: b"Ready." in up.logs(), "Ready", 60)
+        wait_until(lambda: b"Ready." in up.logs(), "Ready")
         said = up.logs().decode()
         found = re.search(r"Redis (redis://\S+)", said)
         assert found
@@ -189,7 +189,7 @@ class TestEverything:
             env={k: v for k, v in os.environ.items() if k != "PROVIDER_UPLOADS_ENV_FILE"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
         assert done.returncode == 1

@@ -34,6 +34,11 @@ def wait_for(limits: Limits, work: Work = Work.UPLOAD, profile: str = "default")
         time.sleep(turn.wait_s)
 
 
+def reserved_at(turn: Permit) -> float:
+    """Return when a turn is, on Redis's clock: however slowly this machine asked for it."""
+    return float(turn.token.partition(":")[2])
+
+
 def grants(url: str, rate: str, seconds: float, out: multiprocessing.Queue[list[float]]) -> None:
     limits = Limits(Ledger(url), lambda profile, work: rate)
     until, times = time.time() + seconds, []
@@ -50,15 +55,19 @@ class TestTurns:
         assert turns[0].wait_s == 0
         assert turns[0].interval_s == pytest.approx(60 / (60 * 0.98), rel=1e-3)
         for before, after in pairwise(turns):
-            assert after.wait_s - before.wait_s == pytest.approx(turns[0].interval_s, abs=0.05)
+            step_s = reserved_at(after) - reserved_at(before)
+            assert step_s == pytest.approx(turns[0].interval_s, abs=0.001)
 
     def test_so_many_at_once_that_no_minute_holds_more_than_the_rate(self, limits: Made) -> None:
         made = limits(upload="1200/m")
+        begun = time.monotonic()
         turns = [made.acquire("default", Work.UPLOAD) for _ in range(1300)]
+        took_s = time.monotonic() - begun
         at_once = sum(turn.wait_s == 0 for turn in turns)
-        assert 24 <= at_once <= 30  # the burst, and what time brought while we asked
-        waits = [turn.wait_s for turn in turns]
-        in_a_minute = sum(wait < 60 for wait in waits)
+        # The burst, and what time brought while we asked.
+        assert 24 <= at_once <= 25 + took_s / turns[0].interval_s
+        first = reserved_at(turns[0])
+        in_a_minute = sum(reserved_at(turn) < first + 60 for turn in turns)
         assert 1200 * 0.95 <= in_a_minute <= 1200
 
     def test_no_rate_is_no_limit(self, limits: Made) -> None:
@@ -97,8 +106,7 @@ class TestTurns:
         assert [bool(turn.token) for turn in near] == [True] * 2 + [False] * 48
         # …so that one who may reserve any comes behind those three, and not behind fifty.
         last = made.acquire("default", Work.UPLOAD)
-        begun, due = (float(permit.token.partition(":")[2]) for permit in (first, last))
-        assert due - begun == pytest.approx(3.06, abs=0.1)
+        assert reserved_at(last) - reserved_at(first) == pytest.approx(3.06, abs=0.1)
 
     def test_many_that_come_late_go_as_far_as_there_is_room(self, limits: Made) -> None:
         """A worker that was away would bring all of its turns at once, beside everybody's."""
@@ -165,12 +173,15 @@ class TestCoolDown:
 
     def test_everybody_waits_and_then_goes_one_by_one(self, limits: Made) -> None:
         made = limits(upload="6000/m")
+        begun = time.time()
         assert self.cooled(made, 0.5) == pytest.approx(0.5, abs=0.01)
+        asked = time.time()
         turns = [made.acquire("default", Work.UPLOAD) for _ in range(5)]
-        assert turns[0].wait_s == pytest.approx(0.5, abs=0.05)
-        steps = [after.wait_s - before.wait_s for before, after in pairwise(turns)]
+        assert begun + 0.5 <= reserved_at(turns[0]) + 0.001
+        assert reserved_at(turns[0]) <= asked + 0.5
+        steps = [after - before for before, after in pairwise(map(reserved_at, turns))]
         interval_s = 60 / (6000 * 0.98 * BACK_OFF)
-        assert steps == pytest.approx([interval_s] * 4, abs=0.005)
+        assert steps == pytest.approx([interval_s] * 4, abs=0.0001)
         assert made.acquire("other", Work.UPLOAD).wait_s == 0
 
     def test_turns_given_before_it_hold_no_more(self, limits: Made) -> None:
@@ -225,7 +236,8 @@ class TestCoolDown:
         again = [made.acquire("default", Work.UPLOAD, held=turn.token) for turn in reserved]
         assert again[0].wait_s == pytest.approx(5, abs=0.2)
         for before, after in pairwise(again):
-            assert after.wait_s - before.wait_s == pytest.approx(before.interval_s, abs=0.05)
+            step_s = reserved_at(after) - reserved_at(before)
+            assert step_s == pytest.approx(before.interval_s, abs=0.001)
 
     def test_all_are_told_why(self, limits: Made) -> None:
         made = limits(upload="600/m")

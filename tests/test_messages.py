@@ -75,7 +75,7 @@ def test_every_task_of_the_workers_is_known() -> None:
         env={**os.environ},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=True,
     )
     assert set(done.stdout.split()) == set(TICKETS)
@@ -93,7 +93,7 @@ def test_a_worker_with_another_task_does_not_start(tmp_path: Any) -> None:
         env={**os.environ, "PYTHONPATH": str(tmp_path), "PROVIDER_UPLOADS_TIER": "unlimited"},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 1

@@ -65,7 +65,7 @@ def test_a_result_is_waited_for(
             stats = client.info("commandstats")
         return int(stats.get("cmdstat_hgetall", {}).get("calls", 0))
 
-    done = begin(lambda: queue.result(ticket, timeout_s=30))
+    done = begin(lambda: queue.result(ticket, timeout_s=60))
     wait_until(lambda: reads() >= 2, "its first reads")
     restart(own_redis)
     ends_well(own_redis.url, ticket)
@@ -80,7 +80,7 @@ def test_events_go_on(
 
     def follow() -> list[Stage]:
         stages = []
-        for status in queue.events([ticket], timeout_s=30):
+        for status in queue.events([ticket], timeout_s=60):
             stages.append(status.stage)
             seen.set()
         return stages

@@ -71,7 +71,7 @@ def run(code: str, folder: Path) -> str:
         env=dict(os.environ),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -122,11 +122,11 @@ def test_an_upload_a_question_a_batch_and_a_sweep(
         tickets = [queue.submit(make_file("a.mp4"), owner="ann", reuse=True, **quick)]
         tickets += queue.submit_many([make_file("b.txt")] * 3, **quick)
         for ticket in tickets:
-            assert queue.result(ticket, timeout_s=30).state == "ACTIVE"
+            assert queue.result(ticket, timeout_s=60).state == "ACTIVE"
         assert [*queue.events(tickets, timeout_s=5)]
         assert queue.list(owner="ann").uploads[0].ticket == tickets[0]
         asked = queue.ask("What?", tickets=tickets[:1])
-        assert queue.answer(asked, timeout_s=20).files == 1
+        assert queue.answer(asked, timeout_s=60).files == 1
         assert queue.delete(tickets[1]) is Stage.ACTIVE
         waiting = queue.submit(make_file("c.mp4"), poll_s=60)
         queue.cancel(waiting)

@@ -148,12 +148,12 @@ def test_an_upgrade(fleet: Fleet, gemini: LocalGemini, make_file: Callable[..., 
     fleet.start(fleet.later, "new1")
     fleet.submit(fleet.later, path, 10)
     fleet.submit(fleet.this, path, 10)
-    wait_until(lambda: fleet.ended_well(60), "all to end in the mixed fleet", 60)
+    wait_until(lambda: fleet.ended_well(60), "all to end in the mixed fleet")
     fleet.submit(fleet.later, path, 10)
     fleet.start(fleet.later, "new2")
     fleet.submit(fleet.this, path, 5)
     fleet.stop(2)
-    wait_until(lambda: fleet.ended_well(90), "all to end", 60)
+    wait_until(lambda: fleet.ended_well(90), "all to end")
     assert_nothing_lost(fleet, gemini)
     assert any("waits for a newer worker" in one.logs() for one in fleet.all_workers)
 
@@ -179,8 +179,8 @@ def test_a_downgrade_and_up_again(
         fleet.ended_well(-1)
         return all(fleet.raw.hget(row_key(one), "stage") == "ACTIVE" for one in recent)
 
-    wait_until(recent_active, "those of this version to end", 60)
+    wait_until(recent_active, "those of this version to end")
     assert before < own  # some wait
     fleet.start(fleet.later, "new3")
-    wait_until(lambda: fleet.ended_well(60), "all to end", 60)
+    wait_until(lambda: fleet.ended_well(60), "all to end")
     assert_nothing_lost(fleet, gemini)

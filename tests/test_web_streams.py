@@ -113,7 +113,7 @@ def test_five_hundred_browsers(
 
     browsers: list[Browser] = []
     try:
-        wait_until(lambda: b"startup complete" in server.logs(), "the server", 30)
+        wait_until(lambda: b"startup complete" in server.logs(), "the server")
         with UploadQueue(redis_url) as queue:
             ticket, other = queue.submit(make_file()), queue.submit(make_file())
         first = Browser(port, other)
