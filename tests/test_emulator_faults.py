@@ -1,6 +1,5 @@
 """Faults on order, control endpoints, counters."""
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -379,9 +378,8 @@ def test_latency_is_added_to_every_answer_but_control() -> None:
         client.get("/_emulator/health")
         for reply in (client.get("/v1/files/none"), upload(client)):
             assert reply.elapsed.total_seconds() >= 0.2
-        before_s = time.monotonic()
-        client.get("/_emulator/health")
-        assert time.monotonic() - before_s < 0.2
+        controls = [client.get("/_emulator/health") for _ in range(10)]
+        assert min(reply.elapsed.total_seconds() for reply in controls) < 0.2
 
 
 def test_a_stopped_local_gemini_says_so() -> None:
