@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from provider_uploads import QueueUnavailableError, Stage, UploadQueue
+from provider_uploads import AsyncUploadQueue, QueueUnavailableError, Stage, UploadQueue
 from provider_uploads.background import begin
 from provider_uploads.cli import main
 from provider_uploads.ledger.uploads import Ledger
@@ -101,8 +103,49 @@ def test_the_wait_still_ends(
     own_redis.kill_now()
     with pytest.raises(QueueUnavailableError, match="goes on when it is back"):
         next(events)
-    with pytest.raises(QueueUnavailableError):  # away from the beginning: said at once
-        queue.result(ticket)
+    begun = time.monotonic()
+    with pytest.raises(QueueUnavailableError):
+        queue.result(ticket, timeout_s=1.0)
+    assert time.monotonic() - begun >= 1.0
+    # Never seen: its address may be wrong.
+    with UploadQueue(own_redis.url) as stranger, pytest.raises(QueueUnavailableError):
+        stranger.result(ticket)
+
+
+def test_a_result_is_asked_for_while_redis_is_away(
+    queue: UploadQueue, own_redis: RedisProcess, make_file: Callable[..., Path]
+) -> None:
+    ticket = queue.submit(make_file("a.txt"))
+    own_redis.kill_now()
+    with pytest.raises(QueueUnavailableError):
+        queue.status(ticket)
+    done = begin(lambda: queue.result(ticket, timeout_s=60))
+    own_redis._container.restart()
+    own_redis.ready()
+    ends_well(own_redis.url, ticket)
+    assert done.result(60).state == "ACTIVE"
+
+
+def test_the_same_in_an_event_loop(own_redis: RedisProcess, make_file: Callable[..., Path]) -> None:
+    async def asked() -> str:
+        async with AsyncUploadQueue(own_redis.url) as queue:
+            ticket = await queue.submit(make_file("a.txt"))
+            own_redis.kill_now()
+            with pytest.raises(QueueUnavailableError):
+                await queue.result(ticket, timeout_s=0.5)
+            done = asyncio.create_task(queue.result(ticket, timeout_s=60))
+            own_redis._container.restart()
+            await asyncio.to_thread(own_redis.ready)
+            await asyncio.to_thread(ends_well, own_redis.url, ticket)
+            return (await done).state
+
+    assert asyncio.run(asked()) == "ACTIVE"
+
+
+def test_one_that_reads_its_data_is_waited_for() -> None:
+    for reason in ("LOADING", "BusyLoadingError"):
+        assert QueueUnavailableError("redis://x", reason).passing
+    assert not QueueUnavailableError("redis://x", "ConnectionError").passing
 
 
 class TestCommands:

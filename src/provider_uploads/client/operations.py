@@ -183,7 +183,7 @@ def wait_for(
     """Read until there is something; with it comes the stage, for the error, as ``what`` does.
 
     Raises ResultTimeoutError after ``timeout_s`` seconds (None: never; 0: at once). An outage of
-    Redis that begins during the wait is waited out as long; only then it is an error.
+    Redis is waited out as long; only then it is an error. One that never answered is one at once.
     """
     if timeout_s is not None and not timeout_s >= 0:
         raise InvalidRequestError("timeout_s", repr(timeout_s), "must be zero or more seconds")
@@ -195,7 +195,7 @@ def wait_for(
         try:
             found, stage = yield from read()
         except QueueUnavailableError as error:
-            if not stage:
+            if not (stage or error.passing):
                 raise
             outage = error
         else:

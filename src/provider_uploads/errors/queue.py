@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from provider_uploads.errors.base import PermanentError, TransientError
 
+_STARTING = {"LOADING", "BusyLoadingError"}
+
 #: What to do about a Redis that is there and refuses: by redis-py's classes and Redis's own words.
 _REMEDIES = (
     (
@@ -22,7 +24,7 @@ _REMEDIES = (
         {"READONLY", "ReadOnlyError"},
         "It is a replica: point PROVIDER_UPLOADS_REDIS_URL at its primary.",
     ),
-    ({"LOADING", "BusyLoadingError"}, "It reads its data: try again in a while."),
+    (_STARTING, "It reads its data: try again in a while."),
     (
         {"MISCONF"},
         "It cannot write its data to disk: make room there, and look at its log.",
@@ -31,12 +33,17 @@ _REMEDIES = (
 
 
 class QueueUnavailableError(TransientError):
-    """Redis cannot be reached or does not answer in time."""
+    """Redis cannot be reached or does not answer in time.
 
-    def __init__(self, server: str, reason: str) -> None:
+    ``passing`` says that it will be back: it has answered before, or it is just starting. Else its
+    address may be wrong.
+    """
+
+    def __init__(self, server: str, reason: str, *, passing: bool = False) -> None:
         super().__init__(server, reason)
         self.server = server
         self.reason = reason
+        self.passing = passing or reason in _STARTING
 
     def __str__(self) -> str:
         remedy = next(

@@ -59,6 +59,7 @@ class Connection:
             # Trying again is the caller's decision, and it has a deadline.
             retry=Retry(NoBackoff(), 0),
         )
+        self._has_answered = False
 
     def close(self) -> None:
         """Close the connections."""
@@ -94,7 +95,7 @@ class Connection:
                 try:
                     replies = self._send(wanted)
                 except (RedisError, OSError) as error:
-                    wanted = steps.throw(explained(self.server, error))
+                    wanted = steps.throw(explained(self.server, error, passing=self._has_answered))
                 else:
                     wanted = steps.send(replies)
         except StopIteration as done:
@@ -113,7 +114,9 @@ class Connection:
             self.redis.script_load(LuaScript.texts[sha])
         for i in unknown:
             replies[i] = self.redis.execute_command(*commands[i])  # type: ignore[no-untyped-call]
-        return _checked(replies)
+        _checked(replies)
+        self._has_answered = True
+        return replies
 
     def _reply(self, command: Command) -> Any:
         try:
@@ -137,6 +140,7 @@ class AsyncConnection:
             retry=AsyncRetry(NoBackoff(), 0),
         )
         self._timeout_s = timeout_s
+        self._has_answered = False
         self._turns = asyncio.Semaphore(_MOST_AT_WORK)
         self._answered_at = 0.0
         self._sending: set[asyncio.Task[list[Any]]] = set()
@@ -161,7 +165,8 @@ class AsyncConnection:
                         await self._turn()
                         in_turn = True
                     except RedisTimeoutError as error:
-                        step, sent = steps.throw, explained(self.server, error)
+                        known = self._has_answered
+                        step, sent = steps.throw, explained(self.server, error, passing=known)
                 wanted = await asyncio.to_thread(_next, step, sent) if many else _next(step, sent)
                 if isinstance(wanted, _End):
                     return cast(ResultT, wanted.value)
@@ -175,7 +180,8 @@ class AsyncConnection:
                 try:
                     step, sent = steps.send, await self._uncancelled(wanted)
                 except (RedisError, OSError) as error:
-                    step, sent = steps.throw, explained(self.server, error)
+                    known = self._has_answered
+                    step, sent = steps.throw, explained(self.server, error, passing=known)
         finally:
             if in_turn:
                 self._turns.release()
@@ -235,7 +241,9 @@ class AsyncConnection:
             await self.redis.script_load(LuaScript.texts[sha])
         for i in unknown:
             replies[i] = await self.redis.execute_command(*commands[i])  # type: ignore[no-untyped-call]
-        return _checked(replies)
+        _checked(replies)
+        self._has_answered = True
+        return replies
 
 
 #: What Redis says when it refuses whatever is asked of it: full, a replica since a failover,
@@ -270,11 +278,14 @@ def _word(refusal: re.Match[str]) -> str:
     return refusal[1] or "NOPERM"
 
 
-def explained(server: str, error: Exception) -> errors.ProviderUploadsError:
+def explained(
+    server: str, error: Exception, *, passing: bool = False
+) -> errors.ProviderUploadsError:
     """Return the error of ours for what redis-py raised."""
     if away(error):
         word = _REFUSAL.search(str(error))
-        return errors.QueueUnavailableError(server, _word(word) if word else type(error).__name__)
+        reason = _word(word) if word else type(error).__name__
+        return errors.QueueUnavailableError(server, reason, passing=passing)
     if "DB index" in str(error):
         return errors.ConfigurationError(
             f"PROVIDER_UPLOADS_REDIS_URL: Redis at {server} has no database of that number. "
@@ -315,8 +326,7 @@ def _without_script(replies: Sequence[Any]) -> list[int]:
     return [i for i, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
 
 
-def _checked(replies: list[Any]) -> list[Any]:
+def _checked(replies: list[Any]) -> None:
     for reply in replies:
         if isinstance(reply, Exception):
             raise reply
-    return replies
