@@ -108,12 +108,9 @@ class Questions:
         Where it had ended before, what counts is that: its answer, or raises what ended it.
         """
         text = answer.model_dump_json()
-        if self._end(answer.ticket, "answer", text, lease.token, result):
-            lease.released()
-            return answer
+        first = self._end(answer.ticket, "answer", text, lease.token, result)
         lease.released()
-        _, before = self.read(answer.ticket)
-        return before or answer
+        return answer if first else self.read(answer.ticket)[1] or answer
 
     def failed(
         self, ticket: str, error: errors.ProviderUploadsError
