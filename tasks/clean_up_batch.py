@@ -36,6 +36,13 @@ def clean_up_batch(self: Task[Any, Any], ticket: Ticket, turn: str = "") -> None
     A job is deleted once it has ended, because deletion does not stop it. Files that the caller
     uploaded stay.
     """
+    with ledger().lease(f"clean-up:{ticket}", policy.lease_s) as lease:
+        if lease is None:  # what another message does not see yet is left to this one
+            retry_later(self, policy.batch_looks.delay(0))
+        _clean_up(self, ticket, turn)
+
+
+def _clean_up(task: Task[Any, Any], ticket: str, turn: str) -> None:
     try:
         row = batches().read(ticket)
     except UnknownTicketError:
@@ -48,7 +55,7 @@ def clean_up_batch(self: Task[Any, Any], ticket: Ticket, turn: str = "") -> None
         return
     try:
         _release_uploads(row)
-        done = row.keeps or _jobs_deleted(self, row, turn)
+        done = row.keeps or _jobs_deleted(task, row, turn)
     except QueueUnavailableError:
         raise
     except ProviderUploadsError as error:
@@ -57,10 +64,10 @@ def clean_up_batch(self: Task[Any, Any], ticket: Ticket, turn: str = "") -> None
             batches().cleaned_up(ticket, kept=True)
             raise
         log.info("%s not cleaned up yet: %s", ticket, error)
-        wait_s = policy.delete_retry.delay(self.request.retries)
-        retry_later(self, max(wait_s, asked_for_s(error)))
+        wait_s = policy.delete_retry.delay(task.request.retries)
+        retry_later(task, max(wait_s, asked_for_s(error)))
     if not done:
-        retry_later(self, policy.batch_polls.delay(self.request.retries))
+        retry_later(task, policy.batch_polls.delay(task.request.retries))
     batches().cleaned_up(ticket, kept=row.keeps)
 
 

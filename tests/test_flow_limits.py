@@ -128,10 +128,10 @@ class TestRefused:
         quick: dict[str, Any],
     ) -> None:
         queue.result(queue.submit(make_file("warm.txt"), **quick), timeout_s=60)
-        gemini.order_fault(Operation.UPLOAD, FaultKind.RATE_LIMITED, count=1, retry_delay_s=1.5)
+        gemini.order_fault(Operation.UPLOAD, FaultKind.RATE_LIMITED, count=1, retry_delay_s=3.0)
         first = queue.submit(make_file("first.mp4"), **quick)
         wait_until(lambda: starts(gemini).get("429"), "the refusal")
-        assert limits.status("default", Work.UPLOAD).on_hold_s > 0
+        wait_until(lambda: limits.status("default", Work.UPLOAD).on_hold_s > 0, "the hold")
         assert limits.status("slow", Work.UPLOAD).on_hold_s == 0
         others = [queue.submit(make_file(f"{n}.mp4"), **quick) for n in range(5)]
         for ticket in (first, *others):
