@@ -241,7 +241,7 @@ class TestTheLoopIsFree:
                     lambda: queue.statuses([ticket] * 300),
                     lambda: queue.list(),
                     lambda: queue.cancel(ticket),
-                    lambda: queue.result(ticket, timeout_s=60),
+                    lambda: queue.result(ticket, timeout_s=1),
                     *[lambda: queue.status(ticket)] * 300,  # a crowd is told as soon
                 ]
                 async with watched() as longest:
