@@ -284,6 +284,11 @@ class TestSigterm:
     def gemini_config(self) -> EmulatorConfig:
         return EmulatorConfig(processing_s=2, bandwidth_mib_s=2, api_keys=frozenset({KEY}))
 
+    @pytest.fixture
+    def policy(self) -> dict[str, str]:
+        """All polls wait in the worker; a list would show the first ACTIVE before the last wait."""
+        return QUICK | {"PROVIDER_UPLOADS_PARK_FROM": "1000000"}
+
     def test_it_is_gone_at_once_and_nothing_is_late(
         self, house: House, long: bool, report: Callable[[Account], None]
     ) -> None:
