@@ -38,7 +38,7 @@ def clean_up_batch(self: Task[Any, Any], ticket: Ticket, turn: str = "") -> None
     """
     with ledger().lease(f"clean-up:{ticket}", policy.lease_s) as lease:
         if lease is None:  # what another message does not see yet is left to this one
-            retry_later(self, policy.batch_looks.delay(0))
+            retry_later(self, policy.batch_looks.delay(0), token=turn)
         _clean_up(self, ticket, turn)
 
 

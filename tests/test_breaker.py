@@ -78,7 +78,7 @@ def test_open_lets_one_probe_at_a_time_through(breaker: Breaker) -> None:
     opened(breaker)
     assert 0 < breaker.check("default").wait_s <= 0.2
     assert breaker.check("other") == GO
-    wait_until(lambda: breaker.check("default").probe, "the first probe")
+    wait_until(lambda: breaker.check("default").probe, "the first probe", 2)
     start, said = threading.Barrier(8), list[BreakerState]()
 
     def ask() -> None:
@@ -96,7 +96,7 @@ def test_open_lets_one_probe_at_a_time_through(breaker: Breaker) -> None:
 
 def test_probes_come_at_growing_intervals(breaker: Breaker) -> None:
     opened(breaker)
-    wait_until(lambda: breaker.check("default").probe, "the first probe")
+    wait_until(lambda: breaker.check("default").probe, "the first probe", 2)
     assert breaker.record_failure("default", BreakerState(0.0, failing=True, probe=True))
     assert 0.2 < breaker.check("default").wait_s <= 0.4
     # Those who asked before it opened say nothing new.
@@ -107,7 +107,7 @@ def test_probes_come_at_growing_intervals(breaker: Breaker) -> None:
 
 def test_a_probe_that_works_closes_it(breaker: Breaker) -> None:
     opened(breaker)
-    permit = wait_until(lambda: (p := breaker.check("default")).probe and p, "the probe")
+    permit = wait_until(lambda: (p := breaker.check("default")).probe and p, "the probe", 2)
     assert isinstance(permit, BreakerState)
     breaker.record_success("default", permit)
     assert breaker.check("default") == GO
@@ -147,11 +147,11 @@ class TestOutage:
         # All begin together; then it is open, and there is a probe every 0.3 s.
         wait_until(said, "everybody to know")
         begun, before = time.monotonic(), starts()
-        wait_until(lambda: starts() >= before + 6, "some probes")
+        wait_until(lambda: starts() >= before + 6, "some probes", 20)
         assert time.monotonic() - begun > 1.0  # 36 tries at once would be over by now
         # UPLOADING are those whose one request failed: the file may be there all the same.
         stages = {status.stage for status in queue.statuses(tickets)}
         assert stages <= {Stage.QUEUED, Stage.UPLOADING}
         gemini.end_fault(outage["id"])
-        assert {queue.result(ticket, timeout_s=60).state for ticket in tickets} == {"ACTIVE"}
+        assert {queue.result(ticket, timeout_s=30).state for ticket in tickets} == {"ACTIVE"}
         assert len(gemini.files()) == 12

@@ -275,7 +275,7 @@ class TestKilledMidway:
 
 
 class TestSigterm:
-    """A worker told to stop while it sends and while 200 polls wait in it (50 at short length)."""
+    """A worker told to stop while it sends and while 200 polls wait in it (100 at short length)."""
 
     #: Not before all wait, on a slow machine either.
     POLL_S = 20.0
@@ -294,7 +294,7 @@ class TestSigterm:
     ) -> None:
         stopped = house.worker()
         stopped.ready()
-        count = 200 if long else 50
+        count = 200 if long else 100
         small = house.file("small.mp4", 1000)
         waiting = house.submit([small] * count, poll_s=self.POLL_S, max_poll_s=self.POLL_S)
         (moving,) = house.submit([house.file("large.mp4", 24 * MIB)])

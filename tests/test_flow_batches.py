@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from provider_uploads import UploadQueue, errors, protocol
 from provider_uploads.emulator import EmulatorConfig, LocalGemini
+from provider_uploads.ledger.uploads import Ledger
 from provider_uploads.schemas import BatchStage
 from tests.batching import (
     MODEL,
@@ -216,6 +218,24 @@ class TestBadEnds:
             queue.batch_result(ticket, timeout_s=WAIT_S)
         wait_until(lambda: nothing_left(gemini), "cancelled and deleted")
         assert counted(gemini, "create_batch") == counted(gemini, "delete_batch") == 1
+
+    def test_one_message_at_a_time_cleans_up(
+        self, queue: UploadQueue, gemini: LocalGemini, default_redis_broker: RedisProcess
+    ) -> None:
+        gemini.batches.order(running_s=3600)
+        ticket = queue.batch(asked(1), model=MODEL)
+        wait_until(lambda: queue.batch_status(ticket).stage is BatchStage.RUNNING, "running")
+        ledger = Ledger(default_redis_broker.url)
+        with ledger.lease(f"clean-up:{ticket}", 60) as lease:
+            assert lease
+            queue.batch_cancel(ticket)
+            with pytest.raises(errors.BatchCancelledError):
+                queue.batch_result(ticket, timeout_s=WAIT_S)
+            time.sleep(1)  # ten times the wait between two tries
+            assert not counted(gemini, "cancel_batch")
+            assert not counted(gemini, "delete_batch")
+        wait_until(lambda: nothing_left(gemini), "cancelled and deleted")
+        assert counted(gemini, "delete_batch") == 1
 
 
 class TestDeadlines:

@@ -134,7 +134,7 @@ class TestWebhooks:
         self, queue: UploadQueue, receiver: Receiver, make_file: Callable[..., Path]
     ) -> None:
         asked = queue.ask("What is it?", [make_file("a.txt")], callback="orders")
-        answer = queue.answer(asked, timeout_s=60)
+        answer = queue.answer(asked, timeout_s=15)
         wait_until(lambda: receiver.told, "it was told")
         (body,) = receiver.bodies()
         assert (body["type"], body["data"]["text"]) == ("question.answered", answer.text)
@@ -149,7 +149,7 @@ class TestWebhooks:
     ) -> None:
         """As if the worker had died between the ledger and the message."""
         ticket = queue.submit(make_file("a.txt"))
-        queue.result(ticket, timeout_s=60)
+        queue.result(ticket, timeout_s=15)
         ledger = Ledger(default_redis_broker.url)
         ledger.run(commands(outbox.writing(ticket, [Notification(callback="orders")])))
         found = [one for one in queue.sweep(dry_run=False, quiet_s=0) if one.subject == ticket]
@@ -304,7 +304,7 @@ def test_one_request_made_twice_is_one_upload(
 ) -> None:
     path, ticket = make_file("a.txt"), uuid.uuid4().hex
     assert queue.submit(path, ticket=ticket) == ticket
-    first = queue.result(ticket, timeout_s=60)
+    first = queue.result(ticket, timeout_s=15)
     assert queue.submit(path, ticket=ticket) == ticket
     assert queue.result(ticket, timeout_s=0) == first
     with pytest.raises(InvalidRequestError, match="32 hexadecimal"):

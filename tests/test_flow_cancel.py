@@ -128,7 +128,7 @@ def test_what_has_ended_stays(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     ticket = queue.submit(make_file("a.txt"))
-    result = queue.result(ticket, timeout_s=60)
+    result = queue.result(ticket, timeout_s=20)
     assert queue.cancel(ticket) is Stage.ACTIVE
     assert queue.result(ticket) == result
     assert len(gemini.files()) == 1

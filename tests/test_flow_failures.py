@@ -56,7 +56,7 @@ class TestTimeout:
         begun = time.monotonic()
         ticket = queue.submit(make_file(), timeout_s=1.5, poll_s=0.1, max_poll_s=0.2, jitter_s=0)
         with pytest.raises(UploadInactiveError) as caught:
-            queue.result(ticket, timeout_s=60)
+            queue.result(ticket, timeout_s=15)
         assert time.monotonic() - begun >= 1.5
         error = caught.value
         assert (error.name, error.state, error.waited_s) == (
@@ -82,7 +82,7 @@ class TestTimeout:
         gemini.order_fault(Operation.DELETE, FaultKind.UNAVAILABLE, count=5)
         ticket = queue.submit(make_file(), timeout_s=0.1, poll_s=0.05)
         with pytest.raises(UploadInactiveError):
-            queue.result(ticket, timeout_s=60)
+            queue.result(ticket, timeout_s=15)
         wait_until(lambda: deleted(queue, ticket), "deletion after five refusals")
         assert gemini.files() == []
         assert gemini.counters()["operations"]["delete"]["requests"] == 6
@@ -93,7 +93,7 @@ class TestTimeout:
         gemini.order_fault(Operation.DELETE, FaultKind.UNAVAILABLE, count=1)
         ticket = queue.submit(make_file(), timeout_s=0.1, poll_s=0.05)
         with pytest.raises(UploadInactiveError):
-            queue.result(ticket, timeout_s=60)
+            queue.result(ticket, timeout_s=15)
         gemini.reset()  # as if somebody else had deleted it
         wait_until(lambda: deleted(queue, ticket), "deletion of nothing")
 
@@ -102,7 +102,7 @@ class TestTimeout:
     ) -> None:
         ticket = queue.submit(make_file(), timeout_s=0.1, poll_s=0.05, cleanup_on_timeout=False)
         with pytest.raises(UploadInactiveError, match="is kept"):
-            queue.result(ticket, timeout_s=60)
+            queue.result(ticket, timeout_s=15)
         other = queue.submit(make_file("other.mp4"), timeout_s=0.1, poll_s=0.05)
         wait_until(lambda: deleted(queue, other), "deletion of the other")
         assert [file["name"] for file in gemini.files()] == [f"files/pu-{ticket}-0"]
@@ -126,7 +126,7 @@ def test_one_last_look_at_the_deadline_finds_active(
     ticket = queue.submit(
         make_file(), timeout_s=0.8, poll_s=0.05, backoff_factor=100, max_poll_s=None, jitter_s=0
     )
-    result = queue.result(ticket, timeout_s=60)
+    result = queue.result(ticket, timeout_s=15)
     assert result.polls == 2
     assert 0.8 <= result.processing_s < 5
 
@@ -142,7 +142,7 @@ def test_a_late_worker_still_finds_active(
     celery_setup.worker.kill("SIGSTOP")
     time.sleep(1.0)  # the deadline passes while nobody works
     celery_setup.worker.kill("SIGCONT")
-    assert queue.result(ticket, timeout_s=60).polls == 1
+    assert queue.result(ticket, timeout_s=15).polls == 1
 
 
 def test_a_failed_file_is_named_and_deleted(
@@ -151,7 +151,7 @@ def test_a_failed_file_is_named_and_deleted(
     gemini.order_fault(Operation.UPLOAD, FaultKind.FILE_FAILED)
     ticket = queue.submit(make_file(), **quick)
     with pytest.raises(UploadFailedError) as caught:
-        queue.result(ticket, timeout_s=60)
+        queue.result(ticket, timeout_s=15)
     assert caught.value.state == "FAILED"
     assert caught.value.details
     assert caught.value.details["code"]
@@ -179,7 +179,7 @@ def test_trouble_that_passes_is_passed_through(
         delay_s = 0.2 if kind is FaultKind.RATE_LIMITED else None
         gemini.order_fault(operation, kind, count=2, match=f"{kind}.mp4", retry_delay_s=delay_s)
         tickets.append(queue.submit(make_file(f"{kind}.mp4", 700_000), **quick))
-    results = [queue.result(ticket, timeout_s=60) for ticket in tickets]
+    results = [queue.result(ticket, timeout_s=20) for ticket in tickets]
     at_provider = sorted(file["sha256"] for file in gemini.files())
     assert at_provider == sorted(result.sha256 or "" for result in results)
     assert len(at_provider) == 4
@@ -192,7 +192,7 @@ def test_a_reset_midway_goes_on_where_the_server_stands(
 ) -> None:
     size = 8 * 1024 * 1024
     gemini.order_fault(Operation.UPLOAD, FaultKind.RESET, after_bytes=size // 2)
-    result = queue.result(queue.submit(make_file(size_bytes=size), **quick), timeout_s=60)
+    result = queue.result(queue.submit(make_file(size_bytes=size), **quick), timeout_s=20)
     assert [file["sha256"] for file in gemini.files()] == [result.sha256]
     counters = gemini.counters()
     assert counters["operations"]["start"]["requests"] == 1
@@ -216,7 +216,7 @@ class TestSlowTries:
         ticket = queue.submit(make_file("a.txt"))
         note = wait_until(lambda: queue.status(ticket).note, "a note about the tries")
         assert (note or "").startswith("attempt 1 of 10 failed, next in 0.7 s: upload: ")
-        assert queue.result(ticket, timeout_s=60).state == "ACTIVE"
+        assert queue.result(ticket, timeout_s=15).state == "ACTIVE"
         assert queue.status(ticket).note is None
 
 
@@ -230,7 +230,7 @@ class TestFewTries:
     ) -> None:
         gemini.order_fault(Operation.UPLOAD, FaultKind.RATE_LIMITED, count=5, retry_delay_s=0.3)
         begun = time.monotonic()
-        assert queue.result(queue.submit(make_file()), timeout_s=60).state == "ACTIVE"
+        assert queue.result(queue.submit(make_file()), timeout_s=15).state == "ACTIVE"
         assert time.monotonic() - begun >= 5 * 0.3
         assert gemini.counters()["operations"]["upload"]["requests"] == 6
 
@@ -240,7 +240,7 @@ class TestFewTries:
         gemini.order_fault(Operation.UPLOAD, FaultKind.INTERNAL, count=1000)
         ticket = queue.submit(make_file())
         with pytest.raises(ProviderUnavailableError) as caught:
-            queue.result(ticket, timeout_s=60)
+            queue.result(ticket, timeout_s=15)
         assert caught.value.operation == "upload"
         assert caught.value.http_status == 500
         # The session it had opened does not stay open.
@@ -256,7 +256,7 @@ class TestAWrongKey:
         self, queue: UploadQueue, celery_setup: CeleryTestSetup, make_file: Callable[..., Path]
     ) -> None:
         with pytest.raises(InvalidCredentialsError, match="Check GEMINI_API_KEY") as caught:
-            queue.result(queue.submit(make_file()), timeout_s=60)
+            queue.result(queue.submit(make_file()), timeout_s=15)
         assert caught.value.http_status == 400
         assert "a-key-nobody-knows" not in celery_setup.worker.logs()
 
@@ -270,7 +270,7 @@ class TestNoKey:
         self, queue: UploadQueue, make_file: Callable[..., Path]
     ) -> None:
         with pytest.raises(MissingCredentialsError, match="Set GEMINI_API_KEY"):
-            queue.result(queue.submit(make_file()), timeout_s=60)
+            queue.result(queue.submit(make_file()), timeout_s=15)
 
 
 def test_the_workers_roots_decide(
@@ -285,7 +285,7 @@ def test_the_workers_roots_decide(
     link.symlink_to(outside)
     for path in (outside, link):
         with pytest.raises(SourceNotAllowedError, match="PROVIDER_UPLOADS_ROOTS"):
-            queue.result(queue.submit(path), timeout_s=60)
+            queue.result(queue.submit(path), timeout_s=15)
     assert gemini.counters()["operations"]["start"]["requests"] == 0
 
 
@@ -302,11 +302,11 @@ def test_a_source_that_vanished_or_changed(
     grown.write_bytes(b"x" * 1001)
     celery_setup.worker.kill("SIGCONT")
     with pytest.raises(SourceNotFoundError, match=r"gone\.txt: no such file"):
-        queue.result(tickets[0], timeout_s=60)
+        queue.result(tickets[0], timeout_s=15)
     with pytest.raises(FileNotFoundError):  # it is one of those, too
         queue.result(tickets[0])
     with pytest.raises(SourceChangedError, match="1,000 bytes at first, 1,001 later"):
-        queue.result(tickets[1], timeout_s=60)
+        queue.result(tickets[1], timeout_s=15)
     assert gemini.files() == []
 
 

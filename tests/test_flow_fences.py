@@ -105,8 +105,8 @@ def test_copies_of_an_upload_send_its_bytes_once(
     rows.open([request])
     for _ in range(5):
         send_upload(default_worker_app, request)
-    result = queue.result(TICKET, timeout_s=60)
-    wait_until(lambda: held_messages(default_worker_app) == 0, "all copies end")
+    result = queue.result(TICKET, timeout_s=20)
+    wait_until(lambda: held_messages(default_worker_app) == 0, "all copies end", 20)
     operations = gemini.counters()["operations"]
     assert operations["start"]["requests"] == 1
     assert operations["upload"]["requests"] == 1

@@ -82,7 +82,7 @@ def test_uploads_go_at_the_tiers_pace_whoever_sends_them(
 ) -> None:
     more_workers("-Q", "transfer")
     tickets = queue.submit_many([make_file(f"{n}.txt") for n in range(60)], **quick)
-    wait_until(lambda: ended(queue, tickets) == 60, "all of them")
+    wait_until(lambda: ended(queue, tickets) == 60, "all of them", 30)
     statuses = queue.statuses(tickets)
     assert {status.stage for status in statuses} == {Stage.ACTIVE}
     begun = [status.queued_s for status in statuses]
@@ -99,7 +99,7 @@ def test_single_ones_go_in_the_order_they_came(
     limits.set_rate(Work.UPLOAD, "120/m", profile="default", profiles=[])
     path = make_file("a.txt")
     tickets = [queue.submit(path, **quick) for _ in range(20)]
-    wait_until(lambda: ended(queue, tickets) == 20, "all of them")
+    wait_until(lambda: ended(queue, tickets) == 20, "all of them", 30)
     begun = [status.queued_s for status in queue.statuses(tickets)]
     went = sorted(range(20), key=lambda n: begun[n])
     assert max(abs(place - n) for place, n in enumerate(went)) <= 8  # those that wait in slots
@@ -114,7 +114,7 @@ def test_polls_whose_time_is_up_leave_no_turns_behind(
     limits.set_rate(Work.POLL, "60/m", profile="default", profiles=[])
     path = make_file("a.mp4")
     tickets = queue.submit_many([path] * 30, **{**quick, "timeout_s": 3.0})
-    wait_until(lambda: ended(queue, tickets) == 30, "their last polls")
+    wait_until(lambda: ended(queue, tickets) == 30, "their last polls", 30)
     assert limits.acquire("default", Work.POLL).wait_s < 5
 
 
@@ -127,7 +127,7 @@ class TestRefused:
         make_file: Callable[..., Path],
         quick: dict[str, Any],
     ) -> None:
-        queue.result(queue.submit(make_file("warm.txt"), **quick), timeout_s=60)
+        queue.result(queue.submit(make_file("warm.txt"), **quick), timeout_s=20)
         gemini.order_fault(Operation.UPLOAD, FaultKind.RATE_LIMITED, count=1, retry_delay_s=3.0)
         first = queue.submit(make_file("first.mp4"), **quick)
         wait_until(lambda: starts(gemini).get("429"), "the refusal")
@@ -135,7 +135,7 @@ class TestRefused:
         assert limits.status("slow", Work.UPLOAD).on_hold_s == 0
         others = [queue.submit(make_file(f"{n}.mp4"), **quick) for n in range(5)]
         for ticket in (first, *others):
-            queue.result(ticket, timeout_s=60)
+            queue.result(ticket, timeout_s=20)
         assert starts(gemini)["429"] == 1
         assert limits.status("default", Work.UPLOAD).factor < 0.8
 
@@ -150,7 +150,7 @@ class TestRefused:
         for operation in (Operation.GET, Operation.DELETE):
             gemini.order_fault(operation, FaultKind.RATE_LIMITED, count=1, retry_delay_s=0.5)
         ticket = queue.submit(make_file("clip.mp4"), **quick)
-        queue.result(ticket, timeout_s=60)
+        queue.result(ticket, timeout_s=20)
         queue.delete(ticket)
         wait_until(lambda: gemini.files() == [], "the deletion")
         operations = gemini.counters()["operations"]
@@ -186,7 +186,7 @@ class TestRefused:
         wait_until(lambda: celery_setup.worker.container.status == "exited", "its end")
         for name in ("default", "slow"):  # the operator knows better
             limits.set_rate(Work.UPLOAD, "600/m", profile=name, profiles=[])
-        assert queue.result(wanted, timeout_s=60).state == "ACTIVE"
+        assert queue.result(wanted, timeout_s=20).state == "ACTIVE"
         assert starts(gemini) == {"429": 1, "200": 1}
 
 
@@ -201,7 +201,7 @@ class TestOnHold:
 
         def done() -> None:
             for _ in range(3):
-                queue.result(queue.submit(make_file("other.txt"), **quick), timeout_s=60)
+                queue.result(queue.submit(make_file("other.txt"), **quick), timeout_s=20)
 
         return done
 
@@ -226,7 +226,7 @@ class TestOnHold:
         wait_until(lambda: "a quota" in (queue.status(singles[0]).note or ""), "the first")
         done()
         limits.set_rate(Work.UPLOAD, "unlimited", profile="slow", profiles=[])
-        wait_until(lambda: ended(queue, [*singles, *many]) == 42, "all of them")
+        wait_until(lambda: ended(queue, [*singles, *many]) == 42, "all of them", 30)
 
     def test_refusals_that_meet_slots_at_work(
         self,
@@ -250,7 +250,7 @@ class TestOnHold:
             limits.set_rate(Work.UPLOAD, "1000/s", profile="slow", profiles=[])
             return ended(queue, tickets) == 8
 
-        wait_until(all_ended, "all of them")
+        wait_until(all_ended, "all of them", 30)
 
     def test_questions(
         self,
@@ -271,7 +271,7 @@ class TestOnHold:
         for profile in ("default", "slow"):
             limits.set_rate(Work.GENERATE, "unlimited", profile=profile, profiles=[])
         for ticket in asked:
-            queue.answer(ticket, timeout_s=60)
+            queue.answer(ticket, timeout_s=30)
 
     def test_a_look_at_the_deadline_is_taken_all_the_same(
         self,
@@ -283,7 +283,7 @@ class TestOnHold:
     ) -> None:
         limits.cool_down("default", Work.POLL, 3600.0, "a quota")
         ticket = queue.submit(make_file("a.mp4"), **{**quick, "timeout_s": 1.0})
-        assert queue.result(ticket, timeout_s=60).state == "ACTIVE"
+        assert queue.result(ticket, timeout_s=20).state == "ACTIVE"
         assert gemini.counters()["operations"]["get"]["requests"] == 1
 
     def test_one_that_waits_for_a_shared_file_can_be_cancelled(
@@ -295,7 +295,7 @@ class TestOnHold:
         quick: dict[str, Any],
     ) -> None:
         path = make_file("a.txt")
-        queue.result(queue.submit(path, reuse=True, **quick), timeout_s=60)
+        queue.result(queue.submit(path, reuse=True, **quick), timeout_s=20)
         limits.cool_down("default", Work.POLL, 3600.0, "a quota")
         ticket = queue.submit(path, reuse=True, **quick)
         wait_until(lambda: "the poll rate limit" in (queue.status(ticket).note or ""), "the reason")
@@ -321,7 +321,7 @@ class TestManyBesideSingleOnes:
         singles = [queue.submit(path, **quick) for _ in range(40)]
         wait_until(lambda: ended(queue, singles) > 0, "the first")
         many = queue.submit_many([path] * 2, **quick)
-        wait_until(lambda: ended(queue, many) == 2, "those of many")
+        wait_until(lambda: ended(queue, many) == 2, "those of many", 30)
         assert ended(queue, singles) < 36
 
 
@@ -334,9 +334,9 @@ class TestFairness:
     ) -> None:
         path = make_file("a.txt")
         many = queue.submit_many([path] * 300, **quick)
-        wait_until(lambda: ended(queue, many) > 15, "the first of many")
+        wait_until(lambda: ended(queue, many) > 15, "the first of many", 30)
         for _ in range(3):
-            queue.result(queue.submit(path, **quick), timeout_s=60)
+            queue.result(queue.submit(path, **quick), timeout_s=20)
         assert ended(queue, many) < 150
 
     def test_a_slow_account_is_in_nobodys_way(
@@ -351,7 +351,7 @@ class TestFairness:
         slow = queue.submit_many([path] * 100, profile="slow", **quick)  # one in three seconds
         wait_until(lambda: ended(queue, slow) > 0, "the first of the slow ones")
         fast = queue.submit_many([path] * 200, **quick)
-        wait_until(lambda: ended(queue, fast) == 200, "the fast ones")
+        wait_until(lambda: ended(queue, fast) == 200, "the fast ones", 30)
         # With slots shared by turns alone, every fast one would have waited for a slow one.
         assert ended(queue, slow) < 20
 
@@ -437,7 +437,7 @@ class TestStorage:
         tickets = []
         for n in range(3):
             tickets.append(queue.submit(make_file(f"{n}.mp4", self.SIZE), **quick))
-            queue.result(tickets[-1], timeout_s=60)
+            queue.result(tickets[-1], timeout_s=20)
         return tickets
 
     def test_what_does_not_fit_waits_until_something_goes(
@@ -450,12 +450,12 @@ class TestStorage:
         first, *_ = self.uploaded(queue, make_file, quick)
         waits = queue.submit(make_file("more.mp4", self.SIZE), **quick)
         small = queue.submit(make_file("small.mp4", 500_000), **quick)
-        queue.result(small, timeout_s=60)
+        queue.result(small, timeout_s=20)
         wait_until(lambda: "lacks" in (queue.status(waits).note or ""), "the reason")
         assert "1,000,000" not in (queue.status(waits).note or "")
         assert queue.status(waits).stage is Stage.QUEUED
         queue.delete(first)
-        assert queue.result(waits, timeout_s=60).state == "ACTIVE"
+        assert queue.result(waits, timeout_s=20).state == "ACTIVE"
         assert gemini.counters()["operations"]["start"]["by_status"].get("429") is None
 
     class TestLookedForSeldom:
@@ -473,8 +473,8 @@ class TestStorage:
             path = make_file("more.mp4", TestStorage.SIZE)
             waiting = [queue.submit(path, **quick) for _ in range(6)]
             wait_until(lambda: "lacks" in (queue.status(waiting[-1]).note or ""), "the reason")
-            queue.result(queue.submit(make_file("small.mp4", 1000), **quick), timeout_s=60)
-            queue.answer(queue.ask("What is it?", tickets=tickets[:1]), timeout_s=60)
+            queue.result(queue.submit(make_file("small.mp4", 1000), **quick), timeout_s=20)
+            queue.answer(queue.ask("What is it?", tickets=tickets[:1]), timeout_s=20)
             assert ended(queue, waiting) == 0
 
     def test_one_that_waits_for_a_permit_holds_no_room(
@@ -506,15 +506,15 @@ class TestStorage:
         shared = make_file("shared.mp4", self.SIZE)
         first, other = (queue.submit(shared, reuse=True, **quick) for _ in range(2))
         for ticket in (first, other):
-            queue.result(ticket, timeout_s=60)
+            queue.result(ticket, timeout_s=20)
         owner, user = sorted((first, other), key=lambda one: one not in gemini.files()[0]["name"])
         second = queue.submit(make_file("second.mp4", self.SIZE), **quick)
-        queue.result(second, timeout_s=60)
+        queue.result(second, timeout_s=20)
         queue.delete(owner)
         third = queue.submit(make_file("third.mp4", self.SIZE + 1), evict="oldest", **quick)
-        queue.result(third, timeout_s=60)
+        queue.result(third, timeout_s=20)
         fourth = queue.submit(make_file("fourth.mp4", self.SIZE + 2), evict="oldest", **quick)
-        queue.result(fourth, timeout_s=60)
+        queue.result(fourth, timeout_s=20)
         assert queue.status(second).copy_at_provider is Copy.DELETED
         assert queue.status(user).copy_at_provider is Copy.PRESENT
 
@@ -528,7 +528,7 @@ class TestStorage:
         tickets = self.uploaded(queue, make_file, quick)
         oldest = tickets[0]
         more = queue.submit(make_file("more.mp4", self.SIZE), evict="oldest", **quick)
-        queue.result(more, timeout_s=60)
+        queue.result(more, timeout_s=20)
         assert queue.status(oldest).copy_at_provider is Copy.DELETED
         names = {file["name"] for file in gemini.files()}
         kept = {queue.result(ticket).id for ticket in (*tickets, more)} - {queue.result(oldest).id}
@@ -539,7 +539,7 @@ class TestStorage:
     ) -> None:
         ticket = queue.submit(make_file("huge.mp4", 10_000_001), **quick)
         with pytest.raises(SourceTooLargeError):
-            queue.result(ticket, timeout_s=60)
+            queue.result(ticket, timeout_s=20)
 
 
 class TestTheCommands:
@@ -597,11 +597,11 @@ class TestTheCommands:
         note = wait_until(lambda: queue.status(waits).note, "a note that says why")
         assert note == "upload is paused; provider-uploads tier set upload tier ends that"
         goes = queue.submit(make_file("a.txt"), **quick)  # another account is not concerned
-        assert queue.result(goes, timeout_s=60).state == "ACTIVE"
+        assert queue.result(goes, timeout_s=15).state == "ACTIVE"
         assert queue.status(waits).stage is Stage.QUEUED
         assert '"paused": true' in run("show", "--json")[1]
         run("set", "upload", "tier", "--profile", "slow")
-        assert queue.result(waits, timeout_s=60).state == "ACTIVE"
+        assert queue.result(waits, timeout_s=20).state == "ACTIVE"
 
     def test_what_holds(self, run: Callable[..., tuple[int, str]], limits: Limits) -> None:
         limits.cool_down("default", Work.UPLOAD, 100.0, "a quota")

@@ -139,7 +139,7 @@ class TestPoison:
         for number, held in enumerate((b"{", b"\xff", b"[]", whole)):
             raw.hset(unacked, f"held-{number}", held)
             raw.zadd(index, {f"held-{number}": 1000 - number})
-        wait_until(lambda: raw.hlen(unacked) == 0, "all to be taken")
+        wait_until(lambda: raw.hlen(unacked) == 0, "all to be taken", 20)
         wait_until(lambda: "nothing deleted" in celery_setup.worker.logs(), "the last to be done")
         assert dead.count() == 3
 

@@ -96,7 +96,7 @@ def test_while_it_is_queued(
     cancelled(queue, gemini, ticket)
     celery_setup.app.control.add_consumer("transfer", reply=True, timeout=5)
     other = queue.submit(make_file("other.txt"))
-    assert queue.result(other, timeout_s=60).state == "ACTIVE"  # it serves on
+    assert queue.result(other, timeout_s=20).state == "ACTIVE"  # it serves on
     assert gemini.counters()["operations"]["upload"]["requests"] == 1
 
 
@@ -146,7 +146,7 @@ def test_what_has_ended_or_is_not_ours_stays(
     queue: UploadQueue, celery_setup: CeleryTestSetup, make_file: Callable[..., Path]
 ) -> None:
     ticket = queue.submit(make_file("notes.txt"))
-    assert queue.result(ticket, timeout_s=60).state == "ACTIVE"
+    assert queue.result(ticket, timeout_s=20).state == "ACTIVE"
     replies = celery_setup.app.control.revoke([ticket, "somebody-elses"], reply=True, timeout=5)
     assert all("ok" in answer for reply in replies for answer in reply.values())
     assert queue.status(ticket).stage is Stage.ACTIVE

@@ -23,7 +23,7 @@ from tests.conftest import KEY, profile_at
 from tests.nodes import RedisProcess, WorkerProcess, wait_until
 from tests.receiver import SECRET, Receiver
 
-WAIT_S = 60
+WAIT_S = 30
 #: Two of them wait by countdown: they are too few.
 MANY = 10
 
@@ -88,6 +88,7 @@ def test_one_list_answers_for_all(
     assert watcher == celery_setup.worker.hostname()
     assert {queue.status(ticket).stage for ticket in tickets} == {Stage.PROCESSING}
     results = [queue.result(ticket, timeout_s=WAIT_S) for ticket in tickets]
+    # By the list, and not by the next poll of its own; how soon is measured in `make bench`.
     assert max(result.processing_s for result in results) < SELDOM["max_poll_s"] / 2
     assert requests(gemini, "get") <= 2  # those of the few
     assert 0 < requests(gemini, "list") < 40

@@ -72,7 +72,7 @@ class TestShortVisibility:
             queue.submit(make_file("long.mp4", 4 * 1024 * 1024), poll_s=3.6, jitter_s=0),
             queue.submit(make_file("short.mp4", 1000), poll_s=3.6, jitter_s=0),
         ]
-        results = [queue.result(ticket, timeout_s=60) for ticket in tickets]
+        results = [queue.result(ticket, timeout_s=30) for ticket in tickets]
         assert results[0].upload_s > 3
         assert [result.polls for result in results] == [1, 1]
         logs = celery_setup.worker.logs() + other.logs()
@@ -106,7 +106,7 @@ class TestShortVisibility:
         celery_setup.worker.kill()  # SIGKILL, no good-bye
         more_workers()
         for ticket in [*waiting, moving]:
-            assert queue.result(ticket, timeout_s=60).id == f"files/pu-{ticket}-0"
+            assert queue.result(ticket, timeout_s=40).id == f"files/pu-{ticket}-0"
         assert len(gemini.files()) == 6
         assert gemini.counters()["sessions_open"] == 0
         operations = gemini.counters()["operations"]
@@ -131,5 +131,5 @@ class TestShortVisibility:
         wait_until(lambda: celery_setup.worker.container.exit_code is not None, "it stops", 5)
         assert time.monotonic() - begun < 5  # six seconds of bytes were still to go
         more_workers()
-        assert queue.result(ticket, timeout_s=60).state == "ACTIVE"
+        assert queue.result(ticket, timeout_s=40).state == "ACTIVE"
         assert gemini.counters()["operations"]["start"]["requests"] == 1

@@ -148,6 +148,16 @@ def test_one_that_reads_its_data_is_waited_for() -> None:
     assert not QueueUnavailableError("redis://x", "ConnectionError").passing
 
 
+def test_one_that_takes_a_right_away_is_not_waited_for(
+    queue: UploadQueue, own_redis: RedisProcess, make_file: Callable[..., Path]
+) -> None:
+    ticket = queue.submit(make_file("a.txt"))
+    with own_redis.client as client:
+        client.execute_command("ACL", "SETUSER", "default", "-hgetall")
+    with pytest.raises(QueueUnavailableError, match="rights of its user"):
+        queue.result(ticket)
+
+
 class TestCommands:
     @pytest.fixture(autouse=True)
     def environment(self, own_redis: RedisProcess, monkeypatch: pytest.MonkeyPatch) -> None:

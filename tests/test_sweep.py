@@ -28,7 +28,7 @@ from provider_uploads.sweep import Kind, Sweep
 from tests.conftest import KEY
 from tests.nodes import RedisProcess, WorkerProcess, wait_until
 
-WAIT_S = 60
+WAIT_S = 20
 TRANSFER, CONTROL = (f"{protocol.KEY_PREFIX}{name}" for name in ("transfer", "control"))
 
 
@@ -338,7 +338,7 @@ class TestBroughtToTheirEnd:
             swept(celery_setup.app, at_provider=True)
             return all(status.stage.ended for status in queue.statuses(tickets))
 
-        wait_until(done, "all uploads")
+        wait_until(done, "all uploads", 30)
         assert [queue.result(ticket).state for ticket in tickets] == ["ACTIVE"] * 10
         assert len(gemini.files()) == 10
         operations = gemini.counters()["operations"]

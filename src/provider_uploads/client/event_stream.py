@@ -155,9 +155,9 @@ class ChangeFeed:
             while self._needed(pubsub):
                 try:
                     self._pass_on(self._changed(pubsub))
-                # Whatever it is: readers wait for this thread. redis-py raises AttributeError too,
-                # when ``close`` takes a connection away while it is read.
-                except Exception as error:
+                # redis-py raises AttributeError too, when ``close`` takes a connection away while
+                # it is read.
+                except Exception as error:  # whatever it is: readers wait for this thread
                     self._failed(error)
                     threading.Event().wait(_RECONNECT_S)
                     self._subscribe_again(pubsub)

@@ -30,7 +30,8 @@ class UploadQueue(BatchQueue):
 
     It keeps to itself: it neither reads nor becomes the host application's Celery app, ignores
     ``CELERY_*`` variables, and needs no ``tasks`` or ``config`` package. Every method raises
-    QueueUnavailableError within 5 s when Redis is down or stalled.
+    QueueUnavailableError within 5 s when Redis is down or stalled; those that wait, ``result``,
+    ``answer``, ``batch_result`` and ``events``, once their own time is up.
     """
 
     def __init__(self, redis_url: str | None = None) -> None:
@@ -232,7 +233,8 @@ class UploadQueue(BatchQueue):
         """Wait until an upload has ended and return its result.
 
         Raises what the worker raised, with its data; ResultTimeoutError after ``timeout_s``
-        seconds (None: wait for ever; 0: do not wait), while the upload goes on.
+        seconds (None: wait for ever; 0: do not wait), while the upload goes on. A Redis that is
+        away is waited for as long, unless it never answered this client.
         """
         return self._ledger.run(self._operations.result(ticket, timeout_s))
 

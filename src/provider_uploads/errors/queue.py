@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from provider_uploads.errors.base import PermanentError, TransientError
 
+#: Each by redis-py's classes and Redis's own words: it reads its data; it does not let us in.
 _STARTING = {"LOADING", "BusyLoadingError"}
+_WRONG_USER = {"AuthenticationError", "WRONGPASS", "NOAUTH", "AuthenticationWrongNumberOfArgsError"}
+_WRONG_RIGHTS = {"NOPERM", "NoPermissionError"}
 
 #: What to do about a Redis that is there and refuses: by redis-py's classes and Redis's own words.
 _REMEDIES = (
@@ -13,11 +16,11 @@ _REMEDIES = (
         "It is full: raise its maxmemory, or delete what fills it.",
     ),
     (
-        {"AuthenticationError", "WRONGPASS", "NOAUTH", "AuthenticationWrongNumberOfArgsError"},
+        _WRONG_USER,
         "Check the user and the password in PROVIDER_UPLOADS_REDIS_URL.",
     ),
     (
-        {"NOPERM", "NoPermissionError"},
+        _WRONG_RIGHTS,
         "Check the rights of its user: docs/deploy.md lists those that are needed.",
     ),
     (
@@ -35,15 +38,16 @@ _REMEDIES = (
 class QueueUnavailableError(TransientError):
     """Redis cannot be reached or does not answer in time.
 
-    ``passing`` says that it will be back: it has answered before, or it is just starting. Else its
-    address may be wrong.
+    ``passing`` says that waiting may help: it has answered before, and refuses neither the user nor
+    a right now, or it is just starting. Else its address may be wrong.
     """
 
     def __init__(self, server: str, reason: str, *, passing: bool = False) -> None:
         super().__init__(server, reason)
         self.server = server
         self.reason = reason
-        self.passing = passing or reason in _STARTING
+        refuses = reason in _WRONG_USER | _WRONG_RIGHTS
+        self.passing = reason in _STARTING or (passing and not refuses)
 
     def __str__(self) -> str:
         remedy = next(

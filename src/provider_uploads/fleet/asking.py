@@ -29,7 +29,7 @@ _BEGIN: Final = LuaScript(
 
 
 @dataclass(frozen=True, slots=True)
-class AskBeginning:
+class QuestionBeginning:
     """What came of it: begun, with all ``uploads`` ACTIVE, or why not."""
 
     obstacle: Obstacle | None
@@ -54,7 +54,7 @@ class Asking:
         lease: Lease,
         *,
         permit: str = "",
-    ) -> AskBeginning:
+    ) -> QuestionBeginning:
         """Take lease and permit if all ``uploads``, tickets, are ACTIVE; all or nothing.
 
         ``permit`` is the token of one that was taken already. Raises UnknownTicketError for an
@@ -75,6 +75,6 @@ class Asking:
             for ticket, flat in zip(uploads[first:], found, strict=False)
         ]
         now = time.time()
-        return AskBeginning(
+        return QuestionBeginning(
             Obstacle(word) if word else None, token, tuple(one.status(now) for one in rows)
         )
